@@ -1,0 +1,138 @@
+/**
+ * The language model: a LLaMA decoder (Touvron et al. 2023 §2.2): RMS norm, rotary positions, SwiGLU, grouped-query attention.
+ * Optional biases on query, key and value make it Qwen2.
+ *
+ * It knows nothing of pictures: it reads a sequence of embeddings [B, L, D], wherever they come from.
+ */
+
+import {
+  activate,
+  add,
+  attention,
+  cachedAttention,
+  expectShape,
+  gatherRows,
+  type KeyValueCache,
+  linear,
+  mul,
+  type RotaryTables,
+  rmsNorm,
+  rotary,
+  rotaryTables,
+  type Tensor,
+} from '../tensor/index.ts'
+import type { LanguageModelConfig } from './config.ts'
+import { type WeightSource, within } from './weights.ts'
+
+/**
+ * What a token may look at. `whole`: the sequence is given at once; positions [B, L] int64, and a mask that keeps it causal.
+ * `cached`: the tokens follow those in the cache (see `cachedAttention`).
+ */
+export type Context =
+  | { readonly kind: 'whole'; readonly positions: Tensor; readonly mask: Tensor }
+  | {
+      readonly kind: 'cached'
+      readonly caches: readonly KeyValueCache[]
+      readonly lastIndex: Tensor
+      readonly total: Tensor
+    }
+
+export type LanguageModelResult = {
+  /** After the final norm: [B, L, D]. */
+  readonly hidden: Tensor
+  /** What entered the first block, then the output of each block: depth + 1 times [B, L, D]. */
+  readonly hiddenStates: readonly Tensor[]
+  /** One per block, when the context was cached. */
+  readonly caches: readonly KeyValueCache[]
+}
+
+/** Token ids (any shape, int64) → embeddings [.., D]. */
+export function embedTokens(config: LanguageModelConfig, weights: WeightSource, ids: Tensor): Tensor {
+  return gatherRows(weights('languageModel.tokenEmbedding.weight', [config.vocabulary, config.width]), ids)
+}
+
+/** Embeddings [B, L, D] → hidden states [B, L, D]. */
+export function languageModel(
+  config: LanguageModelConfig,
+  weights: WeightSource,
+  { embeddings, context }: { embeddings: Tensor; context: Context },
+): LanguageModelResult {
+  expectShape(embeddings.shape, ['_', '_', config.width], 'Language model input')
+  const own = within(weights, 'languageModel')
+  const tables = rotaryTables({ positions: config.context, headSize: config.headSize, theta: config.ropeTheta })
+  const caches: KeyValueCache[] = []
+  const hiddenStates = [embeddings]
+  let x = embeddings // [B, L, D]
+  for (let block = 0; block < config.depth; block++) {
+    const step = decoderBlock(config, within(own, `blocks.${block}`), { x, context, block, tables })
+    if (step.cache !== undefined) caches.push(step.cache)
+    x = step.x
+    hiddenStates.push(x)
+  }
+  return { hidden: norm(config, within(own, 'norm'), x), hiddenStates, caches }
+}
+
+/** Hidden states [.., D] → logits [.., V]. A tied head is the token embedding used backwards. */
+export function logits(config: LanguageModelConfig, weights: WeightSource, hidden: Tensor): Tensor {
+  const name = config.tiedHead ? 'languageModel.tokenEmbedding.weight' : 'languageModel.head.weight'
+  return linear(hidden, { weight: weights(name, [config.vocabulary, config.width]) })
+}
+
+type BlockInput = { x: Tensor; context: Context; block: number; tables: RotaryTables }
+
+function decoderBlock(
+  config: LanguageModelConfig,
+  weights: WeightSource,
+  { x, context, block, tables }: BlockInput,
+): { x: Tensor; cache: KeyValueCache | undefined } {
+  const normal = norm(config, within(weights, 'norm1'), x)
+  const { output, cache } = selfAttention(config, within(weights, 'attention'), { x: normal, context, block, tables })
+  const attended = add(x, output)
+  return {
+    x: add(attended, mlp(config, within(weights, 'mlp'), norm(config, within(weights, 'norm2'), attended))),
+    cache,
+  }
+}
+
+function selfAttention(
+  config: LanguageModelConfig,
+  weights: WeightSource,
+  { x, context, block, tables }: BlockInput,
+): { output: Tensor; cache: KeyValueCache | undefined } {
+  const { width: D, heads, keyValueHeads, headSize } = config
+  const layer = (name: string, [out, width]: readonly [number, number], biased: boolean) =>
+    ({
+      weight: weights(`${name}.weight`, [out, width]),
+      bias: biased ? weights(`${name}.bias`, [out]) : undefined,
+    }) as const
+  const query = linear(x, layer('query', [heads * headSize, D], config.attentionBias)) // [B, L, N·H]
+  const key = linear(x, layer('key', [keyValueHeads * headSize, D], config.attentionBias)) // [B, L, Nkv·H]
+  const value = linear(x, layer('value', [keyValueHeads * headSize, D], config.attentionBias))
+  const project = (mixed: Tensor) => linear(mixed, layer('output', [D, heads * headSize], false)) // [B, L, D]
+
+  if (context.kind === 'whole') {
+    const turn = (part: Tensor, n: number) => rotary(part, { positions: context.positions, tables, heads: n })
+    const inputs = { query: turn(query, heads), key: turn(key, keyValueHeads), value }
+    const { output } = attention(inputs, { heads, keyValueHeads, mask: context.mask })
+    return { output: project(output), cache: undefined }
+  }
+  const cache = context.caches[block]
+  if (cache === undefined) {
+    throw new RangeError(`Cannot run block ${block}: found ${context.caches.length} caches, expected ${config.depth}`)
+  }
+  const { lastIndex, total } = context
+  const attended = cachedAttention({ query, key, value, cache, lastIndex, total }, { heads, keyValueHeads, tables })
+  return { output: project(attended.output), cache: attended.cache }
+}
+
+/** SwiGLU: down(silu(gate x) · up x). */
+function mlp(config: LanguageModelConfig, weights: WeightSource, x: Tensor): Tensor {
+  const { width, mlpWidth } = config
+  const gate = linear(x, { weight: weights('gate.weight', [mlpWidth, width]) })
+  const up = linear(x, { weight: weights('up.weight', [mlpWidth, width]) })
+  return linear(mul(activate(gate, 'silu'), up), { weight: weights('down.weight', [width, mlpWidth]) })
+}
+
+function norm(config: LanguageModelConfig, weights: WeightSource, x: Tensor): Tensor {
+  return rmsNorm(x, { weight: weights('weight', [config.width]), epsilon: config.normEpsilon })
+}

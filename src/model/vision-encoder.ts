@@ -1,0 +1,108 @@
+/**
+ * The vision encoder: a picture in, one feature vector per patch out.
+ *
+ * A pre-norm vision transformer as CLIP trains it (Radford et al. 2021 §2.4): patches, class token, learned positions, a norm before the
+ * first block. SigLIP's variant has no class token and no such norm, but a bias on the patch embedding.
+ */
+
+import {
+  activate,
+  add,
+  attention,
+  concat,
+  expand,
+  expectShape,
+  layerNorm,
+  linear,
+  reshape,
+  scaleBy,
+  slice,
+  type Tensor,
+  transpose,
+} from '../tensor/index.ts'
+import type { LlavaConfig, VisionEncoderConfig } from './config.ts'
+import { type WeightSource, within } from './weights.ts'
+
+/** Pixels [I, 3, S, S], normalised → patch features [I, P, C] of the layer and tokens that the config selects. */
+export function patchFeatures(config: LlavaConfig, weights: WeightSource, pixels: Tensor): Tensor {
+  const { vision, featureLayer, featureSelect } = config
+  const features = hiddenState(vision, weights, { pixels, layer: featureLayer })
+  return vision.classToken && featureSelect === 'patch' ? withoutClassToken(features) : features
+}
+
+/**
+ * Hidden state number `layer`, counted as Hugging Face does: 0 is what enters the first block, k the output of block k, −1 the output of the
+ * last. Blocks after it are not computed, and the final norm never is. [I, P (+1), C]
+ */
+export function hiddenState(
+  config: VisionEncoderConfig,
+  weights: WeightSource,
+  { pixels, layer }: { pixels: Tensor; layer: number },
+): Tensor {
+  const blocks = layer < 0 ? config.depth + 1 + layer : layer
+  const own = within(weights, 'visionEncoder')
+  let x = embedPatches(config, own, pixels) // [I, P+1, C]
+  for (let block = 0; block < blocks; block++) x = encoderBlock(config, within(own, `blocks.${block}`), x)
+  return x
+}
+
+/** Drops position 0, the class token: [I, P+1, C] → [I, P, C]. */
+export function withoutClassToken(x: Tensor): Tensor {
+  const tokens = Number(x.shape[1])
+  return slice(x, { axis: 1, start: 1, end: tokens })
+}
+
+function embedPatches(config: VisionEncoderConfig, weights: WeightSource, pixels: Tensor): Tensor {
+  const { imageSide: S, patch, width: C } = config
+  const [I = 1] = pixels.shape
+  expectShape(pixels.shape, ['_', 3, S, S], 'Vision encoder input')
+  const g = S / patch
+  const P = g * g
+
+  // A convolution whose stride is its kernel is a linear layer over cut-out patches.
+  const grid = transpose(reshape(pixels, [I, 3, g, patch, g, patch]), [0, 2, 4, 1, 3, 5]) // [I, g, g, 3, patch, patch]
+  const patches = reshape(grid, [I, P, 3 * patch * patch])
+  const kernel = reshape(weights('patchEmbedding.weight', [C, 3, patch, patch]), [C, 3 * patch * patch])
+  const bias = config.patchBias ? weights('patchEmbedding.bias', [C]) : undefined
+  let x = linear(patches, { weight: kernel, bias }) // [I, P, C]
+
+  if (config.classToken) {
+    const classToken = reshape(weights('classEmbedding', [C]), [1, 1, C])
+    x = concat([repeatFor(x, classToken), x], 1) // [I, P+1, C]
+  }
+  x = add(x, weights('positionEmbedding', [config.classToken ? P + 1 : P, C]))
+  return config.preNorm ? norm(config, within(weights, 'preNorm'), x) : x
+}
+
+/** One class token per picture, also where the number of pictures is only known when the graph runs. */
+function repeatFor(x: Tensor, token: Tensor): Tensor {
+  const [I = 1, , C = 1] = x.shape
+  if (typeof I === 'number') return expand(token, [I, 1, C])
+  const one = slice(x, { axis: 1, start: 0, end: 1 }) // [I, 1, C]
+  return add(scaleBy(one, 0), token)
+}
+
+function encoderBlock(config: VisionEncoderConfig, weights: WeightSource, input: Tensor): Tensor {
+  const x = add(input, selfAttention(config, weights, norm(config, within(weights, 'norm1'), input)))
+  return add(x, mlp(config, weights, norm(config, within(weights, 'norm2'), x)))
+}
+
+function selfAttention(config: VisionEncoderConfig, weights: WeightSource, x: Tensor): Tensor {
+  const layer = (name: string) => affine(within(weights, `attention.${name}`), [config.width, config.width])
+  const [query, key, value] = [linear(x, layer('query')), linear(x, layer('key')), linear(x, layer('value'))]
+  return linear(attention({ query, key, value }, { heads: config.heads }).output, layer('output'))
+}
+
+function mlp(config: VisionEncoderConfig, weights: WeightSource, x: Tensor): Tensor {
+  const up = linear(x, affine(within(weights, 'mlp.up'), [config.mlpWidth, config.width]))
+  return linear(activate(up, config.activation), affine(within(weights, 'mlp.down'), [config.width, config.mlpWidth]))
+}
+
+function affine(weights: WeightSource, shape: readonly [number, number]): { weight: Tensor; bias: Tensor } {
+  return { weight: weights('weight', shape), bias: weights('bias', [shape[0]]) }
+}
+
+function norm(config: VisionEncoderConfig, weights: WeightSource, x: Tensor): Tensor {
+  const [weight, bias] = [weights('weight', [config.width]), weights('bias', [config.width])]
+  return layerNorm(x, { weight, bias, epsilon: config.normEpsilon })
+}

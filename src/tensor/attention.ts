@@ -1,0 +1,182 @@
+/**
+ * Rotary positions and attention.
+ *
+ * `attention` is written once in plain operators. Where no gradient asks for the probabilities it is written as one fused node,
+ * when ONNX Runtime has one of that form. `cachedAttention` is its twin for generation: the same result, over a cache of keys and values.
+ */
+
+import { reshape, sum } from './broadcast.ts'
+import { add, mul, sub } from './elementwise.ts'
+import { repeatHeads } from './indexing.ts'
+import { splitLast, transpose } from './layout.ts'
+import { matmul } from './matmul.ts'
+import { softmax } from './normalization.ts'
+import { formatShape, type Shape } from './shape.ts'
+import { apply, applyAll, constant, type Tensor } from './tensor.ts'
+
+/** Cosines and sines of rotary angles, one row per position: [positions, H/2] each. */
+export type RotaryTables = { readonly cos: Tensor; readonly sin: Tensor }
+
+/** Tables for angles position · θ^(−2i/H), i < H/2 (RoFormer §3.2.2). */
+export function rotaryTables({
+  positions,
+  headSize,
+  theta,
+}: {
+  positions: number
+  headSize: number
+  theta: number
+}): RotaryTables {
+  const half = headSize / 2
+  const table = (wave: (angle: number) => number) =>
+    constant(
+      'float32',
+      [positions, half],
+      Float32Array.from({ length: positions * half }, (_, i) =>
+        wave(Math.floor(i / half) * theta ** ((-2 * (i % half)) / headSize)),
+      ),
+    )
+  return { cos: table(Math.cos), sin: table(Math.sin) }
+}
+
+/** Turns pairs (i, i + H/2) of every head of x [B, L, N·H] by the angles of `positions` [B, L]: LLaMA's "rotate half" layout. */
+export function rotary(
+  x: Tensor,
+  { positions, tables, heads }: { positions: Tensor; tables: RotaryTables; heads: number },
+): Tensor {
+  return apply({
+    operator: 'rotary',
+    inputs: [x, positions, tables.cos, tables.sin],
+    dtype: x.dtype,
+    shape: x.shape,
+    onnx: (emit, inputs, outputs) =>
+      emit.node('RotaryEmbedding', inputs, outputs, {
+        domain: 'com.microsoft',
+        attributes: { num_heads: heads, interleaved: 0 },
+      }),
+    // A rotation is undone by the opposite angles.
+    gradient: (g) => {
+      const back = { cos: tables.cos, sin: negated(tables.sin) }
+      return [rotary(g, { positions, tables: back, heads }), undefined, undefined, undefined]
+    },
+  })
+}
+
+export type AttentionOptions = {
+  heads: number
+  /** Fewer key and value heads than query heads: grouped-query attention. */
+  keyValueHeads?: number
+  /** Added to the scores: [L, L] or [B, 1, L, L]; −∞ (or a very negative number) where a query must not look. */
+  mask?: Tensor
+}
+
+/**
+ * softmax(Q Kᵀ / √H + mask) V for each head ("Attention Is All You Need" §3.2).
+ * query [B, L, N·H], key and value [B, L, Nkv·H] → [B, L, N·H], and the probabilities [B, N, L, L].
+ */
+export function attention(
+  inputs: { query: Tensor; key: Tensor; value: Tensor },
+  options: AttentionOptions,
+): { output: Tensor; probabilities: Tensor } {
+  const { query, key, value } = inputs
+  const { heads, keyValueHeads = heads, mask } = options
+  const [batch = 1, length = 1, width] = query.shape
+  if (typeof width !== 'number' || width % heads !== 0 || heads % keyValueHeads !== 0) {
+    throw new RangeError(
+      `Cannot attend: query ${formatShape(query.shape)} does not split into ${heads} heads (${keyValueHeads} of keys)`,
+    )
+  }
+  const size = width / heads
+  const scale = 1 / Math.sqrt(size)
+  const groups = heads / keyValueHeads
+  const perHead = (x: Tensor, n: number) => transpose(splitLast(x, n), [0, 2, 1, 3]) // [B, n, L, H]
+  const whole = (x: Tensor, shape: Shape) => reshape(transpose(x, [0, 2, 1, 3]), shape) // [B, L, n·H]
+  const ungroup = (x: Tensor) =>
+    groups === 1 ? x : sum(reshape(x, [batch, keyValueHeads, groups, length, size]), { axes: [2] }) // [B, Nkv, L, H]
+  const queryHeads = perHead(query, heads)
+  const keyHeads = repeatHeads(perHead(key, keyValueHeads), groups)
+  const valueHeads = repeatHeads(perHead(value, keyValueHeads), groups)
+
+  const [output, probabilities] = applyAll({
+    operator: 'attention',
+    inputs: mask === undefined ? [query, key, value] : [query, key, value, mask],
+    outputs: [query, { dtype: query.dtype, shape: [batch, heads, length, length] }],
+    onnx: (emit, names, [output = '', probabilities = '']) => {
+      if (probabilities === '' && groups === 1 && mask === undefined) {
+        emit.node('MultiHeadAttention', names, [output], {
+          domain: 'com.microsoft',
+          attributes: { num_heads: heads, scale },
+          floats: ['scale'],
+        })
+        return
+      }
+      const scores = matmul(queryHeads, keyHeads, { transposeB: true, scale }) // [B, N, L, L]
+      const weights = softmax(mask === undefined ? scores : add(scores, mask))
+      if (probabilities !== '') emit.node('Identity', [emit.tensor(weights)], [probabilities])
+      const mixed = matmul(weights, valueHeads) // [B, N, L, H]
+      if (output !== '') emit.node('Identity', [emit.tensor(whole(mixed, query.shape))], [output])
+    },
+    gradient: ([g], [y, p]) => {
+      if (g === undefined || p === undefined || y === undefined) return []
+      const gHeads = perHead(g, heads)
+      const toProbabilities = matmul(gHeads, valueHeads, { transposeB: true }) // [B, N, L, L]
+      // Σ over keys of p · p̄ equals Σ over the head of y · ȳ, which is much smaller (FlashAttention, §3.1 and appendix B.2).
+      const along = sum(mul(gHeads, perHead(y, heads)), { axes: [-1], keepDims: true })
+      const toScores = mul(p, sub(toProbabilities, along))
+      return [
+        whole(matmul(toScores, keyHeads, { scale }), query.shape),
+        whole(ungroup(matmul(toScores, queryHeads, { transposeA: true, scale })), key.shape),
+        whole(ungroup(matmul(p, gHeads, { transposeA: true })), value.shape),
+        undefined,
+      ]
+    },
+  })
+  if (output === undefined || probabilities === undefined) throw new Error('Attention has no output')
+  return { output, probabilities }
+}
+
+export type KeyValueCache = {
+  /** [B, Nkv, capacity, H] */
+  readonly key: Tensor
+  readonly value: Tensor
+}
+
+/**
+ * Causal attention over everything in the cache and the new tokens, whose keys and values are appended to it.
+ * query [B, L, N·H], key and value [B, L, Nkv·H] without rotary positions: the node adds them from `tables`.
+ * `lastIndex` [B] int32 is, per row, the number of tokens in the cache after this call, minus 1; `total` int32 [] the largest such number.
+ * When the returned cache is bound to the memory of the given one, nothing is copied.
+ */
+export function cachedAttention(
+  inputs: { query: Tensor; key: Tensor; value: Tensor; cache: KeyValueCache; lastIndex: Tensor; total: Tensor },
+  { heads, keyValueHeads, tables }: { heads: number; keyValueHeads: number; tables: RotaryTables },
+): { output: Tensor; cache: KeyValueCache } {
+  const { query, key, value, cache, lastIndex, total } = inputs
+  const [output, nextKey, nextValue] = applyAll({
+    operator: 'cachedAttention',
+    inputs: [query, key, value, cache.key, cache.value, lastIndex, total, tables.cos, tables.sin],
+    outputs: [query, cache.key, cache.value],
+    onnx: (emit, names, outputs) =>
+      emit.node('GroupQueryAttention', names, outputs, {
+        domain: 'com.microsoft',
+        attributes: { num_heads: heads, kv_num_heads: keyValueHeads, do_rotary: 1 },
+      }),
+  })
+  if (output === undefined || nextKey === undefined || nextValue === undefined)
+    throw new Error('Attention has no output')
+  return { output, cache: { key: nextKey, value: nextValue } }
+}
+
+const negatives = new WeakMap<Tensor, Tensor>()
+
+/** The negated constant, made once per table so that all layers share it in the file. */
+function negated(table: Tensor): Tensor {
+  const known = negatives.get(table)
+  if (known !== undefined) return known
+  if (table.origin.kind !== 'constant') throw new TypeError('Rotary tables must be constants')
+  const data = Float32Array.from(table.origin.data as Float32Array, (value) => -value)
+  const result = constant('float32', table.shape as number[], data)
+  negatives.set(table, result)
+  negatives.set(result, table)
+  return result
+}

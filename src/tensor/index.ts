@@ -1,0 +1,39 @@
+/** The operators and what is done with them: everything that model and training code uses of this folder. */
+
+export { type Activation, activate, gelu, geluTanh, sigmoidGate } from './activation.ts'
+export {
+  type AttentionOptions,
+  attention,
+  cachedAttention,
+  type KeyValueCache,
+  type RotaryTables,
+  rotary,
+  rotaryTables,
+} from './attention.ts'
+export { expand, reshape, reshapeLike, sum, sumTo, zeros } from './broadcast.ts'
+export {
+  add,
+  cast,
+  div,
+  erf,
+  exp,
+  log,
+  minimum,
+  mul,
+  neg,
+  scaleBy,
+  sigmoid,
+  sqrt,
+  square,
+  sub,
+  tanh,
+} from './elementwise.ts'
+export { gradient } from './gradient.ts'
+export { addPicked, addRows, gatherRows, pick, repeatHeads, replaceRows } from './indexing.ts'
+export { concat, rows, slice, splitLast, transpose } from './layout.ts'
+export { crossEntropy, logSoftmax, sigmoidLoss } from './loss.ts'
+export { linear, matmul } from './matmul.ts'
+export { layerNorm, mean, rmsNorm, softmax } from './normalization.ts'
+export { type GraphValue, type OnnxGraph, writeOnnx } from './onnx.ts'
+export { type Dim, expectShape, formatShape, knownDim, productOf, type Shape, sameShape } from './shape.ts'
+export { constant, type ElementType, input, parameter, scalar, type Tensor } from './tensor.ts'

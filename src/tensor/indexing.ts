@@ -1,0 +1,116 @@
+/** Looking rows up in a table and putting rows into one: embeddings, targets, and the place where text and picture meet. */
+
+import { reshape, sum, zeros } from './broadcast.ts'
+import { formatShape, type Shape } from './shape.ts'
+import { apply, constant, type Tensor } from './tensor.ts'
+
+/** Rows of `table` [R, D] at `index` (any shape): [.., D]. The embedding lookup. */
+export function gatherRows(table: Tensor, index: Tensor): Tensor {
+  expectMatrix(table, 'gather rows')
+  const width = table.shape.slice(1)
+  return apply({
+    operator: 'gatherRows',
+    inputs: [table, index],
+    dtype: table.dtype,
+    shape: [...index.shape, ...width],
+    onnx: (emit, inputs, outputs) => emit.node('Gather', inputs, outputs, { attributes: { axis: 0 } }),
+    gradient: (g) => [addRows(zeros(table.shape), index, g), undefined],
+  })
+}
+
+/** `base` [R, D] with `rows` [.., D] added at `index` [..]; rows with the same index add up. */
+export function addRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
+  return scatterRows(base, index, rows, 'add')
+}
+
+/** `base` [R, D] with the rows at `index` [..] replaced by `rows` [.., D]; each index at most once. */
+export function replaceRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
+  return scatterRows(base, index, rows, 'replace')
+}
+
+function scatterRows(base: Tensor, index: Tensor, rows: Tensor, mode: 'add' | 'replace'): Tensor {
+  expectMatrix(base, 'scatter rows')
+  const expected: Shape = [...index.shape, ...base.shape.slice(1)]
+  if (formatShape(rows.shape) !== formatShape(expected)) {
+    throw new RangeError(`Cannot scatter rows of shape ${formatShape(rows.shape)}: expected ${formatShape(expected)}`)
+  }
+  return apply({
+    operator: 'scatterRows',
+    inputs: [base, reshape(index, [...index.shape, 1]), rows],
+    dtype: base.dtype,
+    shape: base.shape,
+    onnx: (emit, inputs, outputs) =>
+      emit.node('ScatterND', inputs, outputs, mode === 'add' ? { attributes: { reduction: 'add' } } : {}),
+    gradient: (g) => {
+      const toRows = gatherRows(g, index)
+      const toBase = mode === 'add' ? g : replaceRows(g, index, mulZero(toRows))
+      return [toBase, undefined, toRows]
+    },
+  })
+}
+
+/** Zeros like `x`, whose sizes need not be known. */
+function mulZero(x: Tensor): Tensor {
+  const zero = constant('float32', [], new Float32Array(1))
+  return apply({
+    operator: 'mul',
+    inputs: [x, zero],
+    dtype: x.dtype,
+    shape: x.shape,
+    onnx: (emit, inputs, outputs) => emit.node('Mul', inputs, outputs),
+    gradient: () => [undefined, undefined],
+  })
+}
+
+/** The element of each row of x [M, V] at `index` [M]: [M]. */
+export function pick(x: Tensor, index: Tensor): Tensor {
+  expectMatrix(x, 'pick elements')
+  const [count = 1] = x.shape
+  return apply({
+    operator: 'pick',
+    inputs: [x, reshape(index, [count, 1])],
+    dtype: x.dtype,
+    shape: [count],
+    onnx: (emit, [values = '', at = ''], outputs) => {
+      const picked = emit.value()
+      emit.node('GatherElements', [values, at], [picked], { attributes: { axis: 1 } })
+      emit.node('Reshape', [picked, emit.integers([-1])], outputs)
+    },
+    gradient: (g) => [addPicked(zeros(x.shape), index, g), undefined],
+  })
+}
+
+/** `base` [M, V] with `values` [M] added at `index` [M] of each row. */
+export function addPicked(base: Tensor, index: Tensor, values: Tensor): Tensor {
+  const [count = 1] = base.shape
+  return apply({
+    operator: 'addPicked',
+    inputs: [base, reshape(index, [count, 1]), reshape(values, [count, 1])],
+    dtype: base.dtype,
+    shape: base.shape,
+    onnx: (emit, inputs, outputs) =>
+      emit.node('ScatterElements', inputs, outputs, { attributes: { axis: 1, reduction: 'add' } }),
+    gradient: (g) => [g, undefined, reshape(pick(g, index), [count, 1])],
+  })
+}
+
+/** Repeats each of the N key or value heads `times` times in a row: [B, N, L, H] → [B, N·times, L, H]. */
+export function repeatHeads(x: Tensor, times: number): Tensor {
+  if (times === 1) return x
+  const [batch = 1, heads, length = 1, size = 1] = x.shape
+  if (typeof heads !== 'number') throw new RangeError(`Cannot repeat ${heads} heads: their number must be known`)
+  const source = Array.from({ length: heads * times }, (_, head) => Math.floor(head / times))
+  return apply({
+    operator: 'repeatHeads',
+    inputs: [x],
+    dtype: x.dtype,
+    shape: [batch, heads * times, length, size],
+    onnx: (emit, [input = ''], outputs) =>
+      emit.node('Gather', [input, emit.integers(source)], outputs, { attributes: { axis: 1 } }),
+    gradient: (g) => [sum(reshape(g, [batch, heads, times, length, size]), { axes: [2] })],
+  })
+}
+
+function expectMatrix(x: Tensor, action: string): void {
+  if (x.shape.length !== 2) throw new RangeError(`Cannot ${action}: expected a matrix, found ${formatShape(x.shape)}`)
+}

@@ -1,0 +1,84 @@
+/** Matrix products: where nearly all the time goes. */
+
+import { reshape, sum, sumTo } from './broadcast.ts'
+import { add } from './elementwise.ts'
+import { rows } from './layout.ts'
+import { broadcastShapes, type Dim, formatShape } from './shape.ts'
+import { apply, type Tensor } from './tensor.ts'
+
+type MatmulOptions = { transposeA?: boolean; transposeB?: boolean; scale?: number }
+
+/**
+ * `scale` · op(a) · op(b) over the last two axes, where op transposes them on request; the axes before broadcast.
+ * a [.., M, K] · b [.., K, N] → [.., M, N]. The flags save writing a transposed copy.
+ */
+export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
+  const { transposeA = false, transposeB = false, scale = 1 } = options
+  const [m, k] = lastTwo(a, transposeA)
+  const [k2, n] = lastTwo(b, transposeB)
+  if (k !== k2) {
+    throw new RangeError(
+      `Cannot multiply matrices ${formatShape(a.shape)}${transposeA ? 'ᵀ' : ''} and ${formatShape(b.shape)}${transposeB ? 'ᵀ' : ''}: inner sizes ${k} and ${k2} differ`,
+    )
+  }
+  const batch = broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), 'multiply matrices')
+  const plain = !transposeA && !transposeB && scale === 1
+  return apply({
+    operator: 'matmul',
+    inputs: [a, b],
+    dtype: a.dtype,
+    shape: [...batch, m, n],
+    onnx: (emit, inputs, outputs) =>
+      plain
+        ? emit.node('MatMul', inputs, outputs)
+        : emit.node('FusedMatMul', inputs, outputs, {
+            domain: 'com.microsoft',
+            attributes: { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: scale },
+            floats: ['alpha'],
+          }),
+    gradient: (g) => {
+      const toA = transposeA
+        ? matmul(b, g, { transposeA: transposeB, transposeB: true, scale })
+        : matmul(g, b, { transposeB: !transposeB, scale })
+      const toB = transposeB
+        ? matmul(g, a, { transposeA: true, transposeB: transposeA, scale })
+        : matmul(a, g, { transposeA: !transposeA, scale })
+      return [sumTo(toA, a.shape), sumTo(toB, b.shape)]
+    },
+  })
+}
+
+/** x Wᵀ + b: x [.., In], weight [Out, In] as checkpoints store it, bias [Out] → [.., Out]. */
+export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Tensor | undefined }): Tensor {
+  const [out, width] = weight.shape
+  if (weight.shape.length !== 2 || x.shape.at(-1) !== width) {
+    throw new RangeError(`Cannot apply a linear layer of shape ${formatShape(weight.shape)} to ${formatShape(x.shape)}`)
+  }
+  const shape = [...x.shape.slice(0, -1), out as Dim]
+  if (shape.slice(0, -1).filter((dim) => typeof dim === 'string').length > 1) {
+    const product = matmul(x, weight, { transposeB: true })
+    return bias === undefined ? product : add(product, bias)
+  }
+  const flat = rows(x) // [rows, In]
+  return reshape(bias === undefined ? matmul(flat, weight, { transposeB: true }) : gemm(flat, weight, bias), shape)
+}
+
+/** One node for product and bias on matrices: x [M, K] · weight [N, K]ᵀ + bias [N]. */
+function gemm(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
+  return apply({
+    operator: 'gemm',
+    inputs: [x, weight, bias],
+    dtype: x.dtype,
+    shape: [x.shape[0] ?? 1, weight.shape[0] ?? 1],
+    onnx: (emit, inputs, outputs) => emit.node('Gemm', inputs, outputs, { attributes: { transB: 1 } }),
+    gradient: (g) => [matmul(g, weight), matmul(g, x, { transposeA: true }), sum(g, { axes: [0] })],
+  })
+}
+
+function lastTwo(x: Tensor, transposed: boolean): [Dim, Dim] {
+  const [first, second] = x.shape.slice(-2)
+  if (first === undefined || second === undefined) {
+    throw new RangeError(`Cannot multiply matrices: ${formatShape(x.shape)} has fewer than two axes`)
+  }
+  return transposed ? [second, first] : [first, second]
+}

@@ -1,0 +1,91 @@
+/** Softmax, layer normalisation and root-mean-square normalisation, all over the last axis. */
+
+import { type ReduceOptions, sum } from './broadcast.ts'
+import { add, mul, scaleBy, sub } from './elementwise.ts'
+import { axisOf, expectShape, knownDim, type Shape } from './shape.ts'
+import { apply, applyAll, type Tensor } from './tensor.ts'
+
+/** Mean over `axes`, whose sizes must be known. */
+export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
+  const axes = (options.axes ?? x.shape.map((_, axis) => axis)).map((axis) => axisOf(axis, x.shape, 'mean'))
+  const count = axes.reduce((total, axis) => total * knownDim(x.shape[axis], 'an averaged axis'), 1)
+  return scaleBy(sum(x, options), 1 / count)
+}
+
+export function softmax(x: Tensor): Tensor {
+  return apply({
+    operator: 'softmax',
+    inputs: [x],
+    dtype: x.dtype,
+    shape: x.shape,
+    onnx: (emit, inputs, outputs) => emit.node('Softmax', inputs, outputs, { attributes: { axis: -1 } }),
+    gradient: (g, y) => [mul(y, sub(g, sum(mul(g, y), { axes: [-1], keepDims: true })))],
+  })
+}
+
+/** (x − mean) / √(variance + ε) · weight + bias: weight and bias [D]. */
+export function layerNorm(
+  x: Tensor,
+  { weight, bias, epsilon }: { weight: Tensor; bias: Tensor; epsilon: number },
+): Tensor {
+  const width = x.shape.slice(-1)
+  expectShape(weight.shape, width, 'Layer norm weight')
+  expectShape(bias.shape, width, 'Layer norm bias')
+  const [y] = applyAll({
+    operator: 'layerNorm',
+    inputs: [x, weight, bias],
+    outputs: [x, { dtype: x.dtype, shape: oneAtEnd(x.shape) }, { dtype: x.dtype, shape: oneAtEnd(x.shape) }],
+    onnx: (emit, inputs, outputs) =>
+      emit.node('LayerNormalization', inputs, outputs, { attributes: { axis: -1, epsilon }, floats: ['epsilon'] }),
+    gradient: ([g], [_, center, inverse]) => {
+      if (g === undefined || center === undefined || inverse === undefined) return []
+      const normal = mul(sub(x, center), inverse) // [.., D]
+      const toNormal = mul(g, weight)
+      const along = mul(normal, mean(mul(toNormal, normal), { axes: [-1], keepDims: true }))
+      const average = mean(toNormal, { axes: [-1], keepDims: true })
+      const leading = leadingAxes(x.shape)
+      return [
+        mul(inverse, sub(toNormal, add(average, along))),
+        sum(mul(g, normal), { axes: leading }),
+        sum(g, { axes: leading }),
+      ]
+    },
+  })
+  return first(y)
+}
+
+/** x / √(mean(x²) + ε) · weight: weight [D]. LLaMA's norm. */
+export function rmsNorm(x: Tensor, { weight, epsilon }: { weight: Tensor; epsilon: number }): Tensor {
+  expectShape(weight.shape, x.shape.slice(-1), 'RMS norm weight')
+  const [y] = applyAll({
+    operator: 'rmsNorm',
+    inputs: [x, weight],
+    outputs: [x, { dtype: x.dtype, shape: oneAtEnd(x.shape) }],
+    onnx: (emit, inputs, outputs) =>
+      emit.node('SimplifiedLayerNormalization', inputs, outputs, {
+        attributes: { axis: -1, epsilon, stash_type: 1 },
+        floats: ['epsilon'],
+      }),
+    gradient: ([g], [_, inverse]) => {
+      if (g === undefined || inverse === undefined) return []
+      const normal = mul(x, inverse) // [.., D]
+      const toNormal = mul(g, weight)
+      const along = mul(normal, mean(mul(toNormal, normal), { axes: [-1], keepDims: true }))
+      return [mul(inverse, sub(toNormal, along)), sum(mul(g, normal), { axes: leadingAxes(x.shape) })]
+    },
+  })
+  return first(y)
+}
+
+function leadingAxes(shape: Shape): number[] {
+  return shape.slice(0, -1).map((_, axis) => axis)
+}
+
+function oneAtEnd(shape: Shape): Shape {
+  return [...shape.slice(0, -1), 1]
+}
+
+function first(tensor: Tensor | undefined): Tensor {
+  if (tensor === undefined) throw new Error('A normalisation node has no output')
+  return tensor
+}

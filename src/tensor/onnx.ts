@@ -1,0 +1,218 @@
+/**
+ * Writes symbolic tensors as an ONNX ModelProto (https://onnx.ai, IR version 10, operator set 21 plus ONNX Runtime's `com.microsoft`).
+ *
+ * Only what the outputs need is written. Parameters become graph inputs (training: they change in place) or initializers whose
+ * data is supplied when the session is made (inference: they are read-only and may be packed by the runtime).
+ */
+
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
+import { type AttributeProtoSchema, ModelProtoSchema, type NodeProtoSchema, type TensorProtoSchema } from './onnx_pb.ts'
+import { formatShape, type Shape, sameShape } from './shape.ts'
+import type { ConstantData, ElementType, Node, Tensor } from './tensor.ts'
+
+export type OnnxAttribute = number | bigint | string | readonly number[]
+export type OnnxNodeOptions = {
+  /** '' is the ONNX standard; 'com.microsoft' holds ONNX Runtime's fused operators. */
+  domain?: '' | 'com.microsoft'
+  /** Numbers are written as int64 when integral, else as float; `floats` names those that are floats all the same. */
+  attributes?: Readonly<Record<string, OnnxAttribute>>
+  floats?: readonly string[]
+}
+
+/** What an operator's lowering may do: add nodes, name helper values, add small constants. */
+export type OnnxEmitter = {
+  node(type: string, inputs: readonly string[], outputs: readonly string[], options?: OnnxNodeOptions): void
+  /** A fresh value name for a result inside one lowering. */
+  value(): string
+  constant(dtype: ElementType, shape: readonly number[], data: ConstantData): string
+  /** int64 vector, as axes and target shapes are written. */
+  integers(values: readonly number[]): string
+  /** Writes what a symbolic tensor needs and returns its value name: for a composite written in terms of operators. */
+  tensor(tensor: Tensor): string
+}
+
+export type GraphValue = { readonly name: string; readonly dtype: ElementType; readonly shape: Shape }
+export type OnnxGraph = {
+  readonly model: Uint8Array
+  readonly inputs: readonly GraphValue[]
+  readonly parameters: readonly GraphValue[]
+  readonly outputs: readonly GraphValue[]
+}
+
+const elementTypeCodes: Record<ElementType, number> = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+}
+
+export function writeOnnx(
+  outputs: Readonly<Record<string, Tensor>>,
+  options: { parameters: 'inputs' | 'initializers'; name?: string },
+): OnnxGraph {
+  const order = sortNodes(Object.values(outputs))
+  const consumed = consumedTensors(order, Object.values(outputs))
+  const nodes: MessageInitShape<typeof NodeProtoSchema>[] = []
+  const initializers: MessageInitShape<typeof TensorProtoSchema>[] = []
+  const inputs: GraphValue[] = []
+  const parameters: GraphValue[] = []
+  const names = new Map<Tensor, string>()
+  const integerConstants = new Map<string, string>()
+  const done = new Set<Node>()
+  let fresh = 0
+
+  const emitter: OnnxEmitter = {
+    node(type, nodeInputs, nodeOutputs, { domain = '', attributes = {}, floats = [] } = {}) {
+      nodes.push({
+        opType: type,
+        domain,
+        name: `${nodes.length}:${type}`,
+        input: [...nodeInputs],
+        output: [...nodeOutputs],
+        attribute: Object.entries(attributes).map(([name, value]) => attribute(name, value, floats.includes(name))),
+      })
+    },
+    value: () => `v${fresh++}`,
+    constant(dtype, shape, data) {
+      const name = `c${fresh++}`
+      initializers.push({
+        name,
+        dataType: elementTypeCodes[dtype],
+        dims: shape.map(BigInt),
+        rawData: new Uint8Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength)),
+      })
+      return name
+    },
+    integers(values) {
+      const key = values.join(',')
+      const known = integerConstants.get(key)
+      if (known !== undefined) return known
+      const name = emitter.constant('int64', [values.length], BigInt64Array.from(values, BigInt))
+      integerConstants.set(key, name)
+      return name
+    },
+    tensor(tensor) {
+      for (const node of sortNodes([tensor])) writeNode(node)
+      return nameOf(tensor)
+    },
+  }
+
+  function nameOf(tensor: Tensor): string {
+    const known = names.get(tensor)
+    if (known !== undefined) return known
+    const name = declare(tensor)
+    names.set(tensor, name)
+    return name
+  }
+
+  function declare(tensor: Tensor): string {
+    const { origin, dtype, shape } = tensor
+    if (origin.kind === 'constant') return emitter.constant(dtype, shape as readonly number[], origin.data)
+    if (origin.kind === 'node') return `${origin.node.operator}${fresh++}`
+    const list = origin.kind === 'input' ? inputs : parameters
+    const twin = list.find((value) => value.name === origin.name)
+    if (twin === undefined) list.push({ name: origin.name, dtype, shape })
+    else if (!sameShape(twin.shape, shape) || twin.dtype !== dtype) {
+      throw new RangeError(
+        `Cannot write graph: ${origin.kind} ${origin.name} is used with shapes ${formatShape(twin.shape)} and ${formatShape(shape)}`,
+      )
+    }
+    return origin.name
+  }
+
+  function writeNode(node: Node): void {
+    if (done.has(node)) return
+    done.add(node)
+    const inputNames = node.inputs.map(nameOf)
+    const outputNames = node.outputs.map((output) => (consumed.has(output) || names.has(output) ? nameOf(output) : ''))
+    // A node reached only through a composite has no recorded reader yet: all its outputs get names.
+    const written = outputNames.every((name) => name === '') ? node.outputs.map(nameOf) : outputNames
+    node.onnx(emitter, inputNames, written)
+  }
+
+  for (const node of order) writeNode(node)
+  const graphOutputs = Object.entries(outputs).map(([name, tensor]) => {
+    emitter.node('Identity', [nameOf(tensor)], [name])
+    return { name, dtype: tensor.dtype, shape: tensor.shape }
+  })
+
+  const asInputs = options.parameters === 'inputs' ? [...inputs, ...parameters] : inputs
+  const external = options.parameters === 'initializers' ? parameters.map(externalInitializer) : []
+  const model = create(ModelProtoSchema, {
+    irVersion: 10n,
+    producerName: 'llava-ts',
+    opsetImport: [
+      { domain: '', version: 21n },
+      { domain: 'com.microsoft', version: 1n },
+    ],
+    graph: {
+      name: options.name ?? 'graph',
+      node: nodes,
+      initializer: [...initializers, ...external],
+      input: asInputs.map(valueInfo),
+      output: graphOutputs.map(valueInfo),
+    },
+  })
+  return { model: toBinary(ModelProtoSchema, model), inputs, parameters, outputs: graphOutputs }
+}
+
+/** Every node that the tensors depend on, each after its inputs. Iterative: graphs are deeper than the call stack. */
+export function sortNodes(tensors: readonly Tensor[]): readonly Node[] {
+  const order: Node[] = []
+  const seen = new Set<Node>()
+  const stack: { node: Node; next: number }[] = []
+  const push = (tensor: Tensor) => {
+    if (tensor.origin.kind !== 'node' || seen.has(tensor.origin.node)) return
+    seen.add(tensor.origin.node)
+    stack.push({ node: tensor.origin.node, next: 0 })
+  }
+  for (const tensor of tensors) {
+    push(tensor)
+    for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
+      const dependency = top.node.inputs[top.next++]
+      if (dependency !== undefined) push(dependency)
+      else {
+        order.push(top.node)
+        stack.pop()
+      }
+    }
+  }
+  return order
+}
+
+function consumedTensors(order: readonly Node[], outputs: readonly Tensor[]): Set<Tensor> {
+  return new Set([...outputs, ...order.flatMap((node) => node.inputs)])
+}
+
+function attribute(name: string, value: OnnxAttribute, float: boolean): MessageInitShape<typeof AttributeProtoSchema> {
+  if (typeof value === 'string') return { name, type: 3, s: new TextEncoder().encode(value) }
+  if (typeof value === 'bigint') return { name, type: 2, i: value }
+  if (typeof value === 'number') {
+    return float || !Number.isInteger(value) ? { name, type: 1, f: value } : { name, type: 2, i: BigInt(value) }
+  }
+  return { name, type: 7, ints: value.map(BigInt) }
+}
+
+function valueInfo({ name, dtype, shape }: GraphValue) {
+  const dim = shape.map((size) => ({
+    value:
+      typeof size === 'number'
+        ? { case: 'dimValue' as const, value: BigInt(size) }
+        : { case: 'dimParam' as const, value: size },
+  }))
+  const tensorType = { elemType: elementTypeCodes[dtype], shape: { dim } }
+  return { name, type: { value: { case: 'tensorType' as const, value: tensorType } } }
+}
+
+function externalInitializer({ name, dtype, shape }: GraphValue): MessageInitShape<typeof TensorProtoSchema> {
+  return {
+    name,
+    dataType: elementTypeCodes[dtype],
+    dims: shape.map((dim) => BigInt(dim)),
+    dataLocation: 1,
+    externalData: [{ key: 'location', value: `${name}.supplied-by-the-session` }],
+  }
+}
