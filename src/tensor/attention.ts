@@ -92,7 +92,7 @@ export function attention(
   const perHead = (x: Tensor, n: number) => transpose(splitLast(x, n), [0, 2, 1, 3]) // [B, n, L, H]
   const whole = (x: Tensor, shape: Shape) => reshape(transpose(x, [0, 2, 1, 3]), shape) // [B, L, n·H]
   const ungroup = (x: Tensor) =>
-    groups === 1 ? x : sum(reshape(x, [batch, keyValueHeads, groups, length, size]), { axes: [2] }) // [B, Nkv, L, H]
+    groups === 1 ? x : sum(reshape(x, [batch, keyValueHeads, groups, size, length]), { axes: [2] }) // [B, Nkv, H, L]
   const queryHeads = perHead(query, heads)
   const keyHeads = repeatHeads(perHead(key, keyValueHeads), groups)
   const valueHeads = repeatHeads(perHead(value, keyValueHeads), groups)
@@ -123,10 +123,12 @@ export function attention(
       // Σ over keys of p · p̄ equals Σ over the head of y · ȳ, which is much smaller (FlashAttention, §3.1 and appendix B.2).
       const along = sum(mul(gHeads, perHead(y, heads)), { axes: [-1], keepDims: true })
       const toScores = mul(p, sub(toProbabilities, along))
+      // Keys and values get their gradients as columns, q̄ᵀ S rather than Sᵀ q̄: the small factor is the one to be transposed.
+      const columns = (x: Tensor, shape: Shape) => reshape(transpose(ungroup(x), [0, 3, 1, 2]), shape) // from [B, n, H, L]
       return [
         whole(matmul(toScores, keyHeads, { scale }), query.shape),
-        whole(ungroup(matmul(toScores, queryHeads, { transposeA: true, scale })), key.shape),
-        whole(ungroup(matmul(p, gHeads, { transposeA: true })), value.shape),
+        columns(matmul(queryHeads, toScores, { transposeA: true, scale }), key.shape),
+        columns(matmul(gHeads, p, { transposeA: true }), value.shape),
         undefined,
       ]
     },

@@ -58,6 +58,18 @@ export function tanh(x: Tensor): Tensor {
   return unary({ operator: 'tanh', type: 'Tanh', x, gradient: (g, y) => mul(g, sub(scalar(1), square(y))) })
 }
 
+/** Σ x² over everything, in one pass: []. */
+export function sumOfSquares(x: Tensor): Tensor {
+  return apply({
+    operator: 'sumOfSquares',
+    inputs: [x],
+    dtype: x.dtype,
+    shape: [],
+    onnx: (emit, inputs, outputs) => emit.node('ReduceSumSquare', inputs, outputs, { attributes: { keepdims: 0 } }),
+    gradient: (g) => [mul(scaleBy(x, 2), g)],
+  })
+}
+
 /** The error function, 2/√π ∫₀ˣ exp(−t²) dt. */
 export function erf(x: Tensor): Tensor {
   const slope = scalar(2 / Math.sqrt(Math.PI))

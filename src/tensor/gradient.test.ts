@@ -60,6 +60,7 @@ const cases: Case[] = [
   { name: 'log', shapes: [[2, 3]], range: [0.5, 2], build: t.log },
   { name: 'sqrt', shapes: [[2, 3]], range: [0.5, 2], build: t.sqrt },
   { name: 'square', shapes: [[2, 3]], build: t.square },
+  { name: 'sumOfSquares', shapes: [[2, 3]], build: t.sumOfSquares },
   { name: 'scaleBy', shapes: [[2, 3]], build: (x) => t.scaleBy(x, -2.5) },
   { name: 'sigmoid', shapes: [[2, 3]], build: t.sigmoid },
   { name: 'tanh', shapes: [[2, 3]], build: t.tanh },

@@ -26,6 +26,7 @@ export {
   sqrt,
   square,
   sub,
+  sumOfSquares,
   tanh,
 } from './elementwise.ts'
 export { gradient } from './gradient.ts'
@@ -34,6 +35,6 @@ export { concat, rows, slice, splitLast, transpose } from './layout.ts'
 export { crossEntropy, logSoftmax, sigmoidLoss } from './loss.ts'
 export { linear, matmul } from './matmul.ts'
 export { layerNorm, mean, rmsNorm, softmax } from './normalization.ts'
-export { type GraphValue, type OnnxGraph, writeOnnx } from './onnx.ts'
+export { type GraphValue, type OnnxGraph, type ParameterPlacement, writeOnnx } from './onnx.ts'
 export { type Dim, expectShape, formatShape, knownDim, productOf, type Shape, sameShape } from './shape.ts'
 export { constant, type ElementType, input, parameter, scalar, type Tensor } from './tensor.ts'

@@ -49,9 +49,11 @@ const elementTypeCodes: Record<ElementType, number> = {
   float16: 10,
 }
 
+export type ParameterPlacement = 'inputs' | 'initializers'
+
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
-  options: { parameters: 'inputs' | 'initializers'; name?: string },
+  options: { parameters: ParameterPlacement | ((name: string) => ParameterPlacement); name?: string },
 ): OnnxGraph {
   const order = sortNodes(Object.values(outputs))
   const consumed = consumedTensors(order, Object.values(outputs))
@@ -139,8 +141,10 @@ export function writeOnnx(
     return { name, dtype: tensor.dtype, shape: tensor.shape }
   })
 
-  const asInputs = options.parameters === 'inputs' ? [...inputs, ...parameters] : inputs
-  const external = options.parameters === 'initializers' ? parameters.map(externalInitializer) : []
+  const placement = ({ name }: GraphValue) =>
+    typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
+  const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
+  const external = parameters.filter((value) => placement(value) === 'initializers').map(externalInitializer)
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',

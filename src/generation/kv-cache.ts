@@ -1,0 +1,77 @@
+/** The memory of a KV cache: keys and values of every token that the language model has read, block by block, changed in place. */
+
+import type { LanguageModelConfig } from '../model/config.ts'
+import { disposeTensor, type ResidentTensor, residentTensor, view } from '../runtime/resident-tensor.ts'
+
+export type CacheMemory = {
+  readonly batch: number // B
+  readonly capacity: number // positions per row
+  readonly blocks: readonly CacheBlock[]
+}
+
+type CacheBlock = {
+  readonly key: ResidentTensor<'float32'> // [B, Nkv, capacity, H]
+  readonly value: ResidentTensor<'float32'> // [B, Nkv, capacity, H]
+}
+
+/** Below this, growing would cost more than the memory is worth. */
+const smallestCapacity = 256
+
+/** How many positions to allocate for `tokens`: the next power of two, never more than the context, which `tokens` must not exceed. */
+export function capacityFor(tokens: number, { context }: Pick<LanguageModelConfig, 'context'>): number {
+  if (tokens > context) {
+    throw new RangeError(`Cannot cache ${tokens} tokens: expected at most the context of ${context}`)
+  }
+  return Math.min(context, Math.max(smallestCapacity, 2 ** Math.ceil(Math.log2(Math.max(1, tokens)))))
+}
+
+/** New memory, filled with zeros. */
+export function allocateCache(
+  { depth, keyValueHeads, headSize }: LanguageModelConfig,
+  { capacity, batch = 1 }: { capacity: number; batch?: number },
+): CacheMemory {
+  const part = () => residentTensor('float32', [batch, keyValueHeads, capacity, headSize])
+  return { batch, capacity, blocks: Array.from({ length: depth }, () => ({ key: part(), value: part() })) }
+}
+
+/** Larger memory that holds the first `length` positions of each row of `cache`, which is freed. */
+export function growCache(
+  config: LanguageModelConfig,
+  { cache, capacity, length }: { cache: CacheMemory; capacity: number; length: number },
+): CacheMemory {
+  if (capacity < cache.capacity) {
+    throw new RangeError(`Cannot grow a cache of ${cache.capacity} positions to ${capacity}: expected more`)
+  }
+  const grown = allocateCache(config, { capacity, batch: cache.batch })
+  const size = config.headSize
+  const rows = cache.batch * config.keyValueHeads
+  for (const [index, block] of grown.blocks.entries()) {
+    for (const part of ['key', 'value'] as const) {
+      const from = cache.blocks[index]?.[part].data ?? new Float32Array()
+      for (let row = 0; row < rows; row++) {
+        const start = row * cache.capacity * size
+        block[part].data.set(from.subarray(start, start + length * size), row * capacity * size)
+      }
+    }
+  }
+  disposeCache(cache)
+  return grown
+}
+
+/** One row of a batched cache as a cache of its own over the same memory: a new prompt is read into it while others go on. */
+export function cacheRow({ capacity, blocks }: CacheMemory, row: number): CacheMemory {
+  const part = (tensor: ResidentTensor<'float32'>) => {
+    const [, heads = 1, , size = 1] = tensor.shape
+    const shape = [1, heads, capacity, size]
+    return view(tensor, { offset: row * heads * capacity * size, shape })
+  }
+  return { batch: 1, capacity, blocks: blocks.map(({ key, value }) => ({ key: part(key), value: part(value) })) }
+}
+
+/** Frees the memory. Safe to repeat. */
+export function disposeCache({ blocks }: CacheMemory): void {
+  for (const { key, value } of blocks) {
+    disposeTensor(key)
+    disposeTensor(value)
+  }
+}

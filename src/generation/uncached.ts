@@ -1,0 +1,89 @@
+/**
+ * The naive twin of cached generation: the whole sequence is computed again for every token, with a causal mask and
+ * no cache. Slow and obvious; tests hold the fast path against it, and `trace` looks inside it.
+ */
+
+import type { LlavaConfig } from '../model/config.ts'
+import { languageModel, logits } from '../model/language-model.ts'
+import { mergedSequence } from '../model/llava.ts'
+import { parameters } from '../model/weights.ts'
+import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
+import { disposeSession, run } from '../runtime/session.ts'
+import { input, productOf, type Tensor } from '../tensor/index.ts'
+import { type CompiledModel, compileGraph, encodePicture, type RunLimits } from './compiled-model.ts'
+import type { Prompt } from './prompt.ts'
+import { greedy } from './sampling.ts'
+
+/** Float32 values with their shape. */
+export type Values = { readonly shape: readonly number[]; readonly data: Float32Array }
+
+/** Graph of a whole sequence: ids [1, L] and visual tokens → merged embeddings, hidden states by layer, logits [1, L, V]. */
+export function wholeGraph(config: LlavaConfig): Record<string, Tensor> {
+  const { visualTokens: P, language } = config
+  const ids = input('ids', 'int64', [1, 'L'])
+  const pictures = {
+    tokens: input('visualTokens', 'float32', ['I', P, language.width]),
+    places: input('places', 'int64', [productOf(['I', P])]),
+  }
+  const embeddings = mergedSequence(config, parameters, { ids, pictures }) // [1, L, D]
+  const positions = input('positions', 'int64', [1, 'L'])
+  const context = { kind: 'whole', positions, mask: input('mask', 'float32', ['L', 'L']) } as const
+  const { hidden, hiddenStates } = languageModel(language, parameters, { embeddings, context })
+  const named = hiddenStates.map((state, layer) => [`hiddenStates.${layer}`, state] as const)
+  return {
+    mergedEmbeddings: embeddings,
+    ...Object.fromEntries(named),
+    logits: logits(language, parameters, hidden), // [1, L, V]
+  }
+}
+
+/** Inputs of `wholeGraph` for a prompt whose pictures have been encoded; the caller disposes of them. */
+export function wholeInputs(
+  { visualTokens: P, language }: LlavaConfig,
+  { ids, pictures }: { ids: Int32Array; pictures: readonly { start: number; visualTokens: Float32Array }[] },
+): Record<string, ResidentTensor> {
+  const L = ids.length
+  const places = pictures.flatMap(({ start }) => Array.from({ length: P }, (_, i) => BigInt(start + i)))
+  const tokens = Float32Array.from(pictures.flatMap(({ visualTokens }) => [...visualTokens]))
+  const mask = Float32Array.from({ length: L * L }, (_, i) => (i % L > Math.floor(i / L) ? -1e9 : 0))
+  return {
+    ids: residentTensor('int64', [1, L], { data: BigInt64Array.from(ids, BigInt) }),
+    visualTokens: residentTensor('float32', [pictures.length, P, language.width], { data: tokens }),
+    places: residentTensor('int64', [places.length], { data: BigInt64Array.from(places) }),
+    positions: residentTensor('int64', [1, L], { data: BigInt64Array.from({ length: L }, (_, i) => BigInt(i)) }),
+    mask: residentTensor('float32', [L, L], { data: mask }),
+  }
+}
+
+/** Greedy tokens after a prompt, each with the logits [V] it was chosen from. */
+export async function generateUncached(
+  model: CompiledModel,
+  prompt: Prompt,
+  { maxTokens, signal }: RunLimits & { maxTokens: number },
+): Promise<{ token: number; logits: Float32Array }[]> {
+  const { logits } = wholeGraph(model.config)
+  if (logits === undefined) throw new Error('The graph of a whole sequence has no logits')
+  const session = await compileGraph({ logits }, { name: 'whole', ...model })
+  const pictures = await Promise.all(
+    prompt.pictures.map(async ({ start, pixels }) => ({
+      start,
+      visualTokens: (await encodePicture(model, pixels, { signal })).visualTokens,
+    })),
+  )
+  const chosen: { token: number; logits: Float32Array }[] = []
+  try {
+    for (let ids = prompt.ids; chosen.length < maxTokens; ) {
+      const inputs = wholeInputs(model.config, { ids, pictures })
+      const { logits } = await run(session, inputs, { signal })
+      const { vocabulary: V } = model.config.language
+      const last = Float32Array.from(logits?.data as Float32Array).slice(-V)
+      const token = greedy(last)
+      chosen.push({ token, logits: last })
+      ids = Int32Array.from([...ids, token])
+      for (const tensor of [...Object.values(inputs), logits]) if (tensor !== undefined) disposeTensor(tensor)
+    }
+    return chosen
+  } finally {
+    await disposeSession(session)
+  }
+}

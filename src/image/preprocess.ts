@@ -1,0 +1,137 @@
+/**
+ * From any picture to the square of numbers that the vision encoder expects: pad or crop, resize, normalise.
+ *
+ * Equals the Pillow-based image processors of transformers bit for bit (the torchvision ones resize slightly
+ * differently). "Pad" is what LLaVA-1.5 was fine-tuned with: nothing at the borders is lost; "square-crop" is what its
+ * published configuration does and what feature alignment used.
+ */
+import { filledPixels, type Pixels, paste, type Rgb } from './pixels.ts'
+import type { ImageProcessorConfig, Triple } from './processor-config.ts'
+import { type Filter, resize } from './resize.ts'
+
+export { type ImageProcessorConfig, readImageProcessorConfig } from './processor-config.ts'
+
+/** What becomes of a picture that is not square: `square-crop` loses its borders, `pad` adds bars. */
+export type Aspect = 'square-crop' | 'pad'
+
+/** One picture, ready for the vision encoder. */
+export type PreparedPicture = {
+  readonly data: Float32Array // [3, S, S], channels first
+  readonly side: number // S
+}
+
+/**
+ * Prepares a picture as the configuration says; `aspect` overrides its `do_pad`.
+ *
+ * @throws RangeError when the result is not square, when padding is asked for without an `image_mean`, or when an
+ *   extremely long picture would need more than `maxPixelCount` pixels on the way
+ */
+export function preprocess(
+  picture: Pixels,
+  config: ImageProcessorConfig,
+  { aspect = config.pad ? 'pad' : 'square-crop' }: { readonly aspect?: Aspect } = {},
+): PreparedPicture {
+  let prepared = picture // [H, W, 3]
+  if (aspect === 'pad') {
+    if (config.mean === undefined) {
+      throw new RangeError('Cannot pad the picture to a square: the image processor has no image_mean, expected one')
+    }
+    prepared = padToSquare(prepared, padColour(config.mean))
+  }
+  if (config.resize !== undefined) {
+    const { size, filter } = config.resize
+    prepared =
+      'shortestEdge' in size
+        ? resizeShortestEdge(prepared, { shortestEdge: size.shortestEdge, filter })
+        : resize(prepared, { ...size, filter })
+  }
+  if (config.crop !== undefined) prepared = centerCrop(prepared, config.crop)
+  if (prepared.width !== prepared.height) {
+    throw new RangeError(
+      `Cannot prepare a ${picture.width}x${picture.height} picture: the image processor makes it ` +
+        `${prepared.width}x${prepared.height}, expected a square`,
+    )
+  }
+  return { data: normalize(prepared, config), side: prepared.width } // [S, S, 3] → [3, S, S]
+}
+
+/** The colour of the padding bars: the mean as bytes, rounded down; (122, 116, 104) for CLIP. */
+export function padColour(mean: Triple): Rgb {
+  const toByte = (value: number): number => Math.min(255, Math.max(0, Math.trunc(value * 255)))
+  return [toByte(mean[0]), toByte(mean[1]), toByte(mean[2])]
+}
+
+/** The picture in the middle of a square of its longer side; an odd rest goes below or to the right. */
+export function padToSquare(picture: Pixels, colour: Rgb): Pixels {
+  const { width, height } = picture
+  if (width === height) return picture
+  const side = Math.max(width, height)
+  const square = filledPixels(side, side, colour)
+  paste(square, picture, { x: Math.floor((side - width) / 2), y: Math.floor((side - height) / 2) })
+  return square
+}
+
+/** Resizes so that the shorter side gets the given length; the longer side follows, rounded down. */
+export function resizeShortestEdge(
+  picture: Pixels,
+  { shortestEdge, filter }: { readonly shortestEdge: number; readonly filter: Filter },
+): Pixels {
+  const { width, height } = picture
+  const longestEdge = Math.trunc((shortestEdge * Math.max(width, height)) / Math.min(width, height))
+  return width <= height
+    ? resize(picture, { width: shortestEdge, height: longestEdge, filter })
+    : resize(picture, { width: longestEdge, height: shortestEdge, filter })
+}
+
+/** The middle of the picture at the given size, with black where the picture is smaller. */
+export function centerCrop(picture: Pixels, size: { readonly width: number; readonly height: number }): Pixels {
+  if (size.width === picture.width && size.height === picture.height) return picture
+  const cropped = filledPixels(size.width, size.height)
+  // Top left corner of the crop in the picture; negative where the picture is smaller.
+  const left = Math.floor((picture.width - size.width) / 2)
+  const top = Math.floor((picture.height - size.height) / 2)
+  const width = Math.min(size.width, picture.width)
+  for (let y = Math.max(0, top); y < Math.min(picture.height, top + size.height); y++) {
+    const from = (y * picture.width + Math.max(0, left)) * 3
+    const to = ((y - top) * size.width + Math.max(0, -left)) * 3
+    cropped.data.set(picture.data.subarray(from, from + width * 3), to)
+  }
+  return cropped
+}
+
+/**
+ * [H, W, 3] bytes → [3, H, W] floats: `(byte * rescaleFactor - mean) / std`, each step rounded to float32.
+ *
+ * A byte has 256 values, so the arithmetic is done once per value and channel and looked up per pixel.
+ */
+export function normalize(
+  picture: Pixels,
+  config: Pick<ImageProcessorConfig, 'rescaleFactor' | 'normalize' | 'mean' | 'std'>,
+): Float32Array {
+  const area = picture.width * picture.height
+  const result = new Float32Array(3 * area) // [3, H, W]
+  for (let channel = 0; channel < 3; channel++) {
+    const table = valueTable(channel, config)
+    const plane = result.subarray(channel * area, (channel + 1) * area)
+    for (let i = 0; i < area; i++) plane[i] = table[picture.data[i * 3 + channel] ?? 0] ?? 0
+  }
+  return result
+}
+
+function valueTable(
+  channel: number,
+  config: Pick<ImageProcessorConfig, 'rescaleFactor' | 'normalize' | 'mean' | 'std'>,
+): Float32Array {
+  const { mean, std } = config
+  if (config.normalize && (mean === undefined || std === undefined)) {
+    throw new RangeError('Cannot normalise the picture: the image processor has no mean or std, expected both')
+  }
+  const shift = config.normalize ? Math.fround(mean?.[channel] ?? 0) : 0
+  const divisor = config.normalize ? Math.fround(std?.[channel] ?? 1) : 1
+  const table = new Float32Array(256)
+  for (let byte = 0; byte < 256; byte++) {
+    const value = Math.fround(byte * (config.rescaleFactor ?? 1))
+    table[byte] = Math.fround(value - shift) / divisor
+  }
+  return table
+}

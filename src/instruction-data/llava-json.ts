@@ -1,0 +1,72 @@
+/** LLaVA JSON, the format that instruction data of this family is exchanged in: a list of rows, or one row per line. */
+
+import { readFile } from 'node:fs/promises'
+import { isAbsolute, join, normalize } from 'node:path'
+import { z } from 'zod'
+import { fromLlavaConversations } from '../conversation/turns.ts'
+import { decodeImage } from '../image/decode.ts'
+import type { Sample, SampleSource } from './sample.ts'
+
+const rowSchema = z.object({
+  id: z.union([z.string(), z.number()]).transform(String),
+  image: z.string().optional(),
+  conversations: z.array(z.object({ from: z.string(), value: z.string() })).min(1),
+})
+
+export type LlavaRow = z.infer<typeof rowSchema>
+
+/**
+ * Rows of a `.json` (a list) or `.jsonl` file (one row per line).
+ * @throws SyntaxError that names the row or line that is not as the format says
+ */
+export async function readLlavaRows(path: string): Promise<LlavaRow[]> {
+  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw new Error(`Cannot read ${path}: ${cause.code === 'ENOENT' ? 'no such file' : cause.message}`, { cause })
+  })
+  const lines = path.endsWith('.jsonl')
+  const values = lines
+    ? text
+        .split('\n')
+        .flatMap((line, index) => (line.trim() === '' ? [] : [parseJson(line, `${path}, line ${index + 1}`)]))
+    : parseJson(text, path)
+  if (!Array.isArray(values)) throw new SyntaxError(`Cannot read ${path}: found no list, expected a list of rows`)
+  return values.map((value, index) => {
+    const row = rowSchema.safeParse(value)
+    if (row.success) return row.data
+    const [issue] = row.error.issues
+    throw new SyntaxError(`Cannot read ${path}: row ${index + 1}, ${issue?.path.join('.')}: ${issue?.message}`)
+  })
+}
+
+/** The rows of a file as samples; pictures are read when asked for, from below the folder `images`. */
+export async function llavaJsonSource(path: string, { images }: { images: string }): Promise<SampleSource> {
+  const rows = await readLlavaRows(path)
+  if (rows.length === 0) throw new RangeError(`Cannot learn from ${path}: found no rows`)
+  return {
+    size: rows.length,
+    sample: async (index) => {
+      const row = rows[index]
+      if (row === undefined) throw new RangeError(`Cannot read row ${index} of ${path}: it has ${rows.length} rows`)
+      return toSample(row, images)
+    },
+  }
+}
+
+function toSample(row: LlavaRow, images: string): Sample {
+  const turns = fromLlavaConversations(row.conversations)
+  const { id, image } = row
+  if (image === undefined) return { id, turns }
+  const inside = normalize(image)
+  if (isAbsolute(inside) || inside.startsWith('..')) {
+    throw new RangeError(`Cannot read sample ${id}: picture ${image} lies outside of ${images}`)
+  }
+  return { id, turns, picture: () => decodeImage(join(images, inside)) }
+}
+
+function parseJson(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new SyntaxError(`Cannot read ${where}: ${cause instanceof Error ? cause.message : cause}`, { cause })
+  }
+}

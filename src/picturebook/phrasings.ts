@@ -1,0 +1,148 @@
+/**
+ * How questions are asked. Words in braces are replaced; see `phrase`.
+ *
+ * Held-out phrasings are for the split `held-out-phrasing` only. They combine words that other questions use, so that
+ * what they test is the wording and not the vocabulary.
+ */
+import { chance, choose, type Random } from './random.ts'
+import type { Split } from './splits.ts'
+
+/** The line by which LLaVA-1.5 asks for a short answer ("Improved Baselines with Visual Instruction Tuning", §3.2). */
+export const shortAnswerPrompt = 'Answer the question using a single word or phrase.'
+
+export type Form = keyof typeof phrasings
+
+export const phrasings = {
+  existence: {
+    usual: ['Is there {a} in the picture?', 'Can you see {a}?', 'Does the picture show {a}?', 'Is {a} in the picture?'],
+    heldOut: ['Can you see {a} in the picture?', 'Tell me if {a} is in the picture.'],
+  },
+  count: {
+    usual: [
+      'How many {plural} are there?',
+      'How many {plural} can you see?',
+      'How many {plural} are in the picture?',
+      'Count the {plural}.',
+    ],
+    heldOut: ['How many {plural} does the picture show?', 'Count the {plural} in the picture.'],
+  },
+  position: {
+    usual: [
+      'Where is {the}?',
+      'Where in the picture is {the}?',
+      'Where can you see {the}?',
+      'In which part of the picture is {the}?',
+      'Tell me where {the} is.',
+    ],
+    heldOut: ['Which part of the picture shows {the}?', 'Tell me in which part of the picture {the} is.'],
+  },
+  leftOrRight: {
+    usual: [
+      'Is {the} to the left or to the right of {other}?',
+      'Is {the} left or right of {other}?',
+      'Where is {the}, to the left or to the right of {other}?',
+      'Tell me if {the} is to the left or to the right of {other}.',
+    ],
+    heldOut: ['In the picture, is {the} to the left or right of {other}?'],
+  },
+  aboveOrBelow: {
+    usual: [
+      'Is {the} above or below {other}?',
+      'Where is {the}, above or below {other}?',
+      'Tell me if {the} is above or below {other}.',
+      'In the picture, is {the} above or below {other}?',
+    ],
+    heldOut: ['Can you see {the} above or below {other}?'],
+  },
+  relation: {
+    usual: [
+      'Is {the} {relation} {other}?',
+      'Is it true that {the} is {relation} {other}?',
+      'In the picture, is {the} {relation} {other}?',
+      'Can you see {the} {relation} {other}?',
+    ],
+    heldOut: ['Does the picture show {the} {relation} {other}?'],
+  },
+  listing: {
+    usual: [
+      'What is in the picture?',
+      'What can you see?',
+      'Which things are in the picture?',
+      'List the things in the picture.',
+    ],
+    heldOut: ['Which things can you see in the picture?', 'What things are there?'],
+  },
+  categoryAt: {
+    usual: [
+      'What is {place}?',
+      'What can you see {place}?',
+      'Which thing is {place}?',
+      'What is {place} of the picture?',
+      'Tell me what is {place}.',
+    ],
+    heldOut: ['Which thing can you see {place}?', 'Tell me what you see {place}.'],
+  },
+  color: {
+    usual: [
+      'What color is {the}?',
+      'Which color is {the}?',
+      'What is the color of {the}?',
+      'Tell me the color of {the}.',
+    ],
+    heldOut: ['Tell me which color {the} is.'],
+  },
+  caption: {
+    usual: [
+      'Describe the picture in one sentence.',
+      'Give a short description of the picture.',
+      'Write a caption for the picture.',
+      'What does the picture show?',
+    ],
+    heldOut: ['Write a short description of the picture.', 'Describe the picture.'],
+  },
+  detailedDescription: {
+    usual: [
+      'Describe the picture in detail.',
+      'Tell me everything about the picture.',
+      'Write a detailed description of the picture.',
+      'What do you see? Describe it in detail.',
+    ],
+    heldOut: ['Give a detailed description of the picture.', 'Describe everything in the picture.'],
+  },
+  setting: {
+    usual: [
+      'Where is this?',
+      'What is in the background?',
+      'Which place does the picture show?',
+      'What is the place in the picture?',
+    ],
+    heldOut: ['Which place is in the background?', 'Tell me where this is.'],
+  },
+  dayOrNight: {
+    usual: [
+      'Is it day or night?',
+      'Is it day or night in the picture?',
+      'Tell me if it is day or night.',
+      'Does the picture show day or night?',
+    ],
+    heldOut: ['In the picture, is it day or night?'],
+  },
+} as const satisfies Record<string, { usual: readonly string[]; heldOut: readonly string[] }>
+
+/** Words for the braces: `{ a: 'a cat', the: 'the cat', plural: 'cats', other: 'the dog', ... }`. */
+export type Slots = Partial<Record<'a' | 'the' | 'plural' | 'other' | 'relation' | 'place', string>>
+
+/**
+ * One question of a form, worded at random; a third of them say `image` where the phrasing says `picture`.
+ * @throws RangeError when a slot of the phrasing has no word
+ */
+export function phrase(random: Random, { form, slots, split }: { form: Form; slots: Slots; split: Split }): string {
+  const { usual, heldOut } = phrasings[form]
+  const template = choose<string>(random, split === 'held-out-phrasing' ? heldOut : usual)
+  const worded = chance(random, 1 / 3) ? template.replaceAll('picture', 'image') : template
+  return worded.replace(/\{(\w+)\}/g, (_, slot: keyof Slots) => {
+    const word = slots[slot]
+    if (word === undefined) throw new RangeError(`Cannot phrase a question: no word for {${slot}} in "${template}"`)
+    return word
+  })
+}

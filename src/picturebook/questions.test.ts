@@ -1,0 +1,254 @@
+import { describe, expect, test } from 'vitest'
+import { scoreAnswer } from './answers.ts'
+import { captions } from './captions.ts'
+import { corpus } from './corpus.ts'
+import { thingsSaid } from './language.ts'
+import { toLlavaJson } from './llava-json.ts'
+import { phrasings, shortAnswerPrompt } from './phrasings.ts'
+import { type Exchange, makeConversation, makeExchange, type Skill, skills } from './questions.ts'
+import { countCategories, makeScene } from './scene.ts'
+
+const train = Array.from({ length: 2000 }, (_, seed) => makeScene(seed))
+
+const exchangesOf = (skill: Skill, options: { short?: boolean } = {}): Exchange[] =>
+  train.flatMap((scene, seed) => makeExchange(scene, { seed, skill, ...options }) ?? [])
+
+function shares(values: readonly string[]): Record<string, number> {
+  const tally: Record<string, number> = {}
+  for (const value of values) tally[value] = (tally[value] ?? 0) + 1 / values.length
+  return tally
+}
+
+describe('questions', () => {
+  test('repeat themselves and differ by seed', () => {
+    const ask = (seed: number) => makeConversation(train[5]!, { seed, turns: 6 })
+    expect(ask(1)).toEqual(ask(1))
+    expect(ask(1)).not.toEqual(ask(2))
+  })
+
+  test('ask for existence half and half, in every turn of a conversation', () => {
+    expect(shares(exchangesOf('existence').map((exchange) => exchange.expected)).yes).toBeCloseTo(0.5, 1)
+    const conversations = train.map((scene) => makeConversation(scene, { seed: 1, turns: 6 }))
+    for (const turn of [0, 1, 2]) {
+      const answers = conversations.flatMap((turns) => turns.filter(({ skill }) => skill === 'existence')[turn] ?? [])
+      expect(Math.abs((shares(answers.map(({ expected }) => expected)).yes ?? 0) - 0.5)).toBeLessThan(0.06)
+    }
+  })
+
+  test('cannot be answered from the category alone', () => {
+    const tally = new Map<string, { yes: number; no: number }>()
+    const many = Array.from({ length: 20000 }, (_, seed) =>
+      makeExchange(makeScene(seed), { seed: 1, skill: 'existence' }),
+    )
+    for (const exchange of many) {
+      const { subject, expected } = exchange as Exchange
+      const entry = tally.get(subject!) ?? { yes: 0, no: 0 }
+      entry[expected as 'yes' | 'no'] += 1
+      tally.set(subject!, entry)
+    }
+    const guessed = [...tally.values()].reduce((sum, { yes, no }) => sum + Math.max(yes, no), 0)
+    expect(guessed / many.length).toBeLessThan(0.56)
+  })
+
+  test('draw the absent thing in the asked way', () => {
+    for (const negative of ['random', 'popular', 'adversarial'] as const) {
+      const asked = train.slice(0, 100).map((scene) => makeExchange(scene, { seed: 1, skill: 'existence', negative })!)
+      const no = asked.filter((exchange) => exchange.expected === 'no')
+      expect(no.length).toBeGreaterThan(20)
+      expect(no.every((exchange) => exchange.negative === negative)).toBe(true)
+    }
+  })
+
+  test('count 1 to 4 about equally often, 0 rarely', () => {
+    const share = shares(exchangesOf('count').map((exchange) => exchange.expected))
+    for (const count of ['1', '2', '3', '4']) {
+      expect(share[count], count).toBeGreaterThan(0.16)
+      expect(share[count], count).toBeLessThan(0.29)
+    }
+    expect(share['0']).toBeLessThan(0.15)
+  })
+
+  test('ask for relations half as a choice, half as yes or no, balanced within both', () => {
+    const share = shares(exchangesOf('relation').map((exchange) => exchange.expected))
+    for (const answer of ['yes', 'no']) expect(Math.abs(share[answer]! - 0.25), answer).toBeLessThan(0.05)
+    for (const answer of ['left', 'right', 'above', 'below']) {
+      expect(Math.abs(share[answer]! - 0.125), answer).toBeLessThan(0.04)
+    }
+  })
+
+  test('use all nine fields, and say "nothing" rarely', () => {
+    const fields = shares(exchangesOf('position').map((exchange) => exchange.expected))
+    expect(Object.keys(fields)).toHaveLength(9)
+    expect(Math.max(...Object.values(fields))).toBeLessThan(0.2)
+    expect(shares(exchangesOf('category-at').map((exchange) => exchange.expected)).nothing).toBeLessThan(0.12)
+  })
+
+  test('are true of the scene', () => {
+    for (const [seed, scene] of train.slice(0, 500).entries()) {
+      const counts = countCategories(scene)
+      for (const exchange of makeConversation(scene, { seed, turns: 8 })) {
+        const { skill, subject = '', expected } = exchange
+        if (skill === 'existence') expect(expected).toBe(counts.has(subject) ? 'yes' : 'no')
+        if (skill === 'count') expect(expected).toBe(String(counts.get(subject) ?? 0))
+        if (skill === 'listing') expect(thingsSaid(expected)).toEqual(counts)
+        if (skill === 'position') expect(counts.get(subject)).toBe(1)
+      }
+    }
+  })
+
+  test('end with the prompt of LLaVA-1.5 when a short answer is wanted, and only then', () => {
+    for (const skill of skills) {
+      const wanted = skill !== 'caption' && skill !== 'detailed-description'
+      for (const exchange of exchangesOf(skill, { short: true }).slice(0, 50)) {
+        expect(exchange.short).toBe(wanted)
+        expect(exchange.question.endsWith(`\n${shortAnswerPrompt}`)).toBe(wanted)
+      }
+      for (const exchange of exchangesOf(skill, { short: false }).slice(0, 50)) {
+        expect(exchange.question).not.toContain(shortAnswerPrompt)
+        expect(exchange.answer).toMatch(/\.$/)
+      }
+    }
+  })
+
+  test('keep held-out phrasings to their split, made of words that training knows', () => {
+    const known = new Set([...corpus(3000, 1)].join(' ').match(/\w+/g))
+    for (const { usual, heldOut } of Object.values(phrasings)) {
+      expect(usual.length).toBeGreaterThanOrEqual(4)
+      for (const text of heldOut) {
+        expect(usual).not.toContain(text)
+        for (const word of text.replace(/\{\w+\}/g, '').match(/\w+/g) ?? []) expect(known, text).toContain(word)
+      }
+    }
+    const heldOut = new Set<string>(
+      phrasings.listing.heldOut.flatMap((text) => [text, text.replace('picture', 'image')]),
+    )
+    for (const [seed, scene] of train.slice(0, 100).entries()) {
+      const ask = (split: 'train' | 'held-out-phrasing') =>
+        makeExchange(scene, { seed, skill: 'listing', short: false, split })!.question
+      expect(heldOut).toContain(ask('held-out-phrasing'))
+      expect(heldOut).not.toContain(ask('train'))
+    }
+  })
+})
+
+describe('captions', () => {
+  test('are five, and say nothing that is not there', () => {
+    for (const [seed, scene] of train.slice(0, 500).entries()) {
+      const counts = countCategories(scene)
+      const five = captions(scene, { seed })
+      expect(five).toHaveLength(5)
+      expect(thingsSaid(five[0]!)).toEqual(counts)
+      for (const caption of five) {
+        const said = thingsSaid(caption)
+        expect(said.size, caption).toBeGreaterThan(0)
+        for (const [name, count] of said) expect(counts.get(name), caption).toBe(count)
+      }
+    }
+  })
+})
+
+describe('scoreAnswer', () => {
+  test.each(skills)('accepts the gold answer of %s and rejects the others', (skill) => {
+    for (const short of [true, false]) {
+      const exchanges = exchangesOf(skill, { short }).slice(0, 150)
+      expect(exchanges.length).toBeGreaterThan(100)
+      for (const [index, exchange] of exchanges.entries()) {
+        expect(scoreAnswer(exchange, exchange.answer), exchange.answer).toBe(true)
+        expect(scoreAnswer(exchange, '')).toBe(false)
+        const other = exchanges[(index + 1) % exchanges.length]!
+        if (skill === 'caption') continue // a caption of a part is right for the whole, tested below
+        if (skill === 'relation' || other.expected === exchange.expected) continue // directions depend on their question
+        expect(scoreAnswer(exchange, other.answer), `${exchange.answer} / ${other.answer}`).toBe(false)
+      }
+    }
+  })
+
+  const base = { question: '', answer: '', short: false }
+  test.each<[Exchange, string[], string[]]>([
+    [
+      { ...base, skill: 'existence', subject: 'cat', expected: 'yes' },
+      ['yes', 'Yes, there is a cat.', 'There is a cat.'],
+      ['No', 'There is no cat.', "I don't see a cat", 'maybe'],
+    ],
+    [
+      { ...base, skill: 'existence', subject: 'cat', expected: 'no' },
+      ['no.', 'No, there is no cat.', 'There is no cat.'],
+      ['Yes', 'There is a cat.'],
+    ],
+    [
+      { ...base, skill: 'count', subject: 'cat', expected: '3' },
+      ['3', 'three', 'There are three cats.'],
+      ['2', 'two or three', 'There is a cat.', 'many'],
+    ],
+    [
+      { ...base, skill: 'count', subject: 'cat', expected: '1' },
+      ['1', 'There is a cat.', 'One'],
+      ['0', 'There are no cats.'],
+    ],
+    [{ ...base, skill: 'count', subject: 'cat', expected: '0' }, ['0', 'none', 'There are no cats.'], ['1', 'a cat']],
+    [
+      { ...base, skill: 'position', subject: 'cat', expected: 'top left' },
+      ['Top left', 'upper left corner', 'The cat is in the top left.'],
+      ['top', 'left', 'top right', 'top left or top right', 'center'],
+    ],
+    [{ ...base, skill: 'position', subject: 'cat', expected: 'left' }, ['left', 'center left'], ['top left', 'center']],
+    [
+      { ...base, skill: 'relation', subject: 'cat', other: 'dog', relation: 'left or right', expected: 'left' },
+      ['left', 'The cat is to the left of the dog.', 'The dog is to the right of the cat.'],
+      ['right', 'The dog is to the left of the cat.', 'left or right', 'above'],
+    ],
+    [
+      { ...base, skill: 'relation', subject: 'cat', other: 'dog', relation: 'above', expected: 'no' },
+      ['No', 'No, the cat is below the dog.', 'The cat is below the dog.'],
+      ['Yes', 'The cat is above the dog.', ''],
+    ],
+    [
+      { ...base, skill: 'listing', expected: 'a cat and two dogs' },
+      ['two dogs and a cat', 'The picture shows a cat and two dogs.', 'a cat, 2 dogs'],
+      ['a cat and a dog', 'a cat', 'a cat, two dogs and a bee', 'two cats and two dogs'],
+    ],
+    [
+      { ...base, skill: 'caption', expected: 'a cat and two dogs' },
+      ['Two dogs in a field.', 'A cat and two dogs.'],
+      ['A field.', 'Two cats.', 'A cat and a bee.'],
+    ],
+    [
+      { ...base, skill: 'category-at', expected: 'cat' },
+      ['cat', 'There is a cat in the top left.'],
+      ['dog', 'a cat and a dog', 'nothing'],
+    ],
+    [{ ...base, skill: 'category-at', expected: 'nothing' }, ['nothing', 'There is nothing at the top.'], ['cat', '']],
+    [
+      { ...base, skill: 'color', subject: 'elephant', expected: 'gray' },
+      ['gray', 'It is grey.'],
+      ['red', 'gray and red'],
+    ],
+    [
+      { ...base, skill: 'setting', expected: 'field' },
+      ['field', 'The picture is in a field.'],
+      ['beach', 'night', 'field or beach'],
+    ],
+  ])('reads free answers of %o', (exchange, right, wrong) => {
+    for (const answer of right) expect(scoreAnswer(exchange, answer), answer).toBe(true)
+    for (const answer of wrong) expect(scoreAnswer(exchange, answer), answer).toBe(false)
+  })
+})
+
+describe('text for training', () => {
+  test('has a small vocabulary and exactly as many texts as asked for', () => {
+    const texts = [...corpus(5000, 1)]
+    expect(texts).toHaveLength(5000)
+    expect(new Set(texts.join(' ').match(/\w+|[^\w\s]/g)).size).toBeLessThan(500)
+  })
+
+  test('becomes LLaVA JSON with the picture before the first question', () => {
+    const scene = train[1]!
+    const exchanges = makeConversation(scene, { seed: 1, turns: 3 })
+    const row = toLlavaJson(scene, exchanges, { id: '1', image: '1.png' })
+    expect(row).toMatchObject({ id: '1', image: '1.png' })
+    expect(row.conversations.map(({ from }) => from)).toEqual(['human', 'gpt', 'human', 'gpt', 'human', 'gpt'])
+    expect(row.conversations[0]!.value).toBe(`<image>\n${exchanges[0]!.question}`)
+    expect(row.conversations.filter(({ value }) => value.includes('<image>'))).toHaveLength(1)
+    expect(() => toLlavaJson(scene, [], { image: '1.png' })).toThrow(RangeError)
+  })
+})

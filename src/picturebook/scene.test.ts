@@ -1,0 +1,86 @@
+import { describe, expect, test } from 'vitest'
+import { categories, heldOutStyle, trainingStyles } from './categories.ts'
+import { countCategories, gapBetween, makeScene, type Scene, type SceneOptions } from './scene.ts'
+import { heldOutCount, heldOutPairs, isHeldOutPair, splits } from './splits.ts'
+
+const scenes = (count: number, options?: SceneOptions): Scene[] =>
+  Array.from({ length: count }, (_, seed) => makeScene(seed, options))
+
+const hasHeldOutPair = (scene: Scene) =>
+  scene.objects.some((one) => scene.objects.some((other) => isHeldOutPair(one.category, other.category)))
+
+const hasHeldOutCount = (scene: Scene) =>
+  [...countCategories(scene)].some(([name, count]) => count === heldOutCount(name))
+
+describe('scenes', () => {
+  test('repeat themselves', () => {
+    expect(makeScene(42)).toEqual(makeScene(42))
+    expect(makeScene(42).objects).not.toEqual(makeScene(43).objects)
+  })
+
+  test.each([96, 64, 224])('keep boxes inside and apart at side %i', (side) => {
+    for (const scene of scenes(300, { side, objects: [1, 6] })) {
+      for (const [index, { box }] of scene.objects.entries()) {
+        expect(Math.min(box.x, box.y)).toBeGreaterThanOrEqual(0)
+        expect(Math.max(box.x + box.width, box.y + box.height)).toBeLessThanOrEqual(side)
+        for (const other of scene.objects.slice(index + 1)) {
+          expect(gapBetween(box, other.box)).toBeGreaterThanOrEqual((6 * side) / 96)
+        }
+      }
+    }
+  })
+
+  test('hold as many objects as asked for, up to six', () => {
+    for (const scene of scenes(100, { objects: [6, 6] })) expect(scene.objects).toHaveLength(6)
+    expect(new Set(scenes(200).map((scene) => scene.objects.length))).toEqual(new Set([1, 2, 3, 4]))
+  })
+
+  test('repeat a category in 35 to 55 percent, show every category and mirror half of the drawings', () => {
+    const many = scenes(3000)
+    const repeated = many.filter((scene) => Math.max(...countCategories(scene).values()) > 1).length / many.length
+    expect(repeated).toBeGreaterThan(0.35)
+    expect(repeated).toBeLessThan(0.55)
+    const objects = many.flatMap((scene) => scene.objects)
+    expect(new Set(objects.map((object) => object.category)).size).toBe(categories.length)
+    expect(objects.filter((object) => object.mirrored).length / objects.length).toBeCloseTo(0.5, 1)
+  })
+
+  test('refuse impossible options in one sentence', () => {
+    expect(() => makeScene(-1)).toThrow(RangeError)
+    expect(() => makeScene(1, { objects: [2, 1] })).toThrow(/found 2 to 1 objects/)
+    expect(() => makeScene(1, { objects: [1, 7] })).toThrow(RangeError)
+    expect(() => makeScene(1, { styles: [] })).toThrow(RangeError)
+    expect(() => makeScene(1, { side: 20 })).toThrow(RangeError)
+    expect(() => makeScene(1, { objects: [1, 1], split: 'held-out-pairs' })).toThrow(RangeError)
+  })
+})
+
+describe('splits', () => {
+  test('never share a scene seed', () => {
+    const seeds = splits.flatMap((split) => scenes(50, { split }).map((scene) => scene.seed))
+    expect(new Set(seeds).size).toBe(seeds.length)
+  })
+
+  test('draw the held-out style in its own split only', () => {
+    for (const split of splits) {
+      const drawn = new Set(scenes(200, { split }).flatMap((scene) => scene.objects.map((object) => object.style)))
+      expect(drawn).toEqual(new Set(split === 'held-out-style' ? [heldOutStyle] : trainingStyles))
+    }
+  })
+
+  test('keep held-out pairs, about a tenth of all, to their own split', () => {
+    const all = (categories.length * (categories.length - 1)) / 2
+    expect(heldOutPairs.length / all).toBeCloseTo(0.1, 1)
+    for (const split of splits) {
+      const found = scenes(1000, { split, objects: [1, 6] }).filter(hasHeldOutPair).length
+      expect(found).toBe(split === 'held-out-pairs' ? 1000 : 0)
+    }
+  })
+
+  test('keep held-out counts to their own split', () => {
+    for (const split of splits) {
+      const found = scenes(1000, { split }).filter(hasHeldOutCount).length
+      expect(found).toBe(split === 'held-out-counts' ? 1000 : 0)
+    }
+  })
+})

@@ -1,0 +1,53 @@
+/** The picturebook as an endless sequence of samples. */
+
+import { assistantTurn, type Turn, userTurn } from '../conversation/turns.ts'
+import type { Sample, SampleSource } from '../instruction-data/sample.ts'
+import { categories } from './categories.ts'
+import { type Drawings, loadDrawings } from './drawings.ts'
+import { backgroundWord, patchLabels } from './labels.ts'
+import { type Exchange, makeConversation, type Skill } from './questions.ts'
+import { renderScene } from './rendering.ts'
+import { makeScene } from './scene.ts'
+import type { Split } from './splits.ts'
+
+export type PicturebookOptions = {
+  readonly side: number // S, pixels
+  readonly patch: number // pixels
+  readonly objects: readonly [number, number]
+  /** Exchanges per scene. */
+  readonly turns: number
+  readonly split: Split
+  /** Relative frequency of each skill; those left out are not asked. Default: the world's own mixture. */
+  readonly skills?: Partial<Record<Skill, number>> | undefined
+  /** Shifts the stream, so that two runs see different scenes. */
+  readonly seed?: number
+}
+
+/** @throws Error when an icon package is missing */
+export async function picturebookSource(options: PicturebookOptions): Promise<SampleSource> {
+  const drawings = await loadDrawings({ side: options.side })
+  const labelNames = [backgroundWord, ...categories.map(({ name }) => name)]
+  return { size: undefined, labelNames, sample: async (index) => sampleAt(index, { ...options, drawings }) }
+}
+
+function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawings }): Sample {
+  const { side, patch, objects, split, turns, skills, drawings, seed = 0 } = options
+  const number = seed * 1_000_000_000 + index
+  const scene = makeScene(number, { side, objects, split })
+  const exchanges = makeConversation(scene, { seed: number, turns, split, ...(skills && { skills }) })
+  return {
+    id: `picturebook-${split}-${number}`,
+    turns: toTurns(exchanges),
+    skills: exchanges.map((exchange) => exchange.skill),
+    picture: async () => renderScene(scene, drawings),
+    labels: () => patchLabels(scene, { patch, drawings }),
+  }
+}
+
+/** Exchanges as turns; the picture belongs to the first question. */
+export function toTurns(exchanges: readonly Exchange[]): Turn[] {
+  return exchanges.flatMap(({ question, answer }, index) => [
+    userTurn(question, { images: index === 0 ? 1 : 0 }),
+    assistantTurn(answer),
+  ])
+}

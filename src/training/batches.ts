@@ -1,0 +1,141 @@
+/** From samples to the inputs of a training step: fixed sizes, and the loss mask that came with the tokens. */
+
+import type { Template } from '../conversation/templates.ts'
+import { expandPlaceholders, tokenizeConversation } from '../conversation/tokenize.ts'
+import type { Tokenizer } from '../conversation/tokenizer.ts'
+import { type ImageProcessorConfig, preprocess } from '../image/preprocess.ts'
+import type { Sample } from '../instruction-data/sample.ts'
+import type { LlavaConfig } from '../model/config.ts'
+import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
+
+/** One sample cut to length: ids [≤ L], which of them are learned, where the picture lies. */
+export type EncodedSample = {
+  readonly ids: Int32Array
+  readonly loss: Uint8Array
+  readonly pictureStart: number
+  /** Begin and end of each learned stretch (answer and its end token), in the order of the answers. */
+  readonly answers: readonly { readonly start: number; readonly end: number }[]
+}
+
+export type Encoding = {
+  readonly tokenizer: Tokenizer
+  readonly template: Template
+  readonly config: LlavaConfig
+  readonly length: number
+}
+
+/**
+ * Tokenises a sample and cuts it after the last answer that fits whole into L tokens.
+ * @throws RangeError when there is not one picture, or when not even the first answer fits
+ */
+export function encodeSample(sample: Sample, { tokenizer, template, config, length }: Encoding): EncodedSample {
+  const imageToken = config.imageToken
+  const tokens = tokenizeConversation(sample.turns, { template, tokenizer, imageToken })
+  const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens: [config.visualTokens] })
+  const [picture] = expanded.pictures
+  const answers = learnedStretches(expanded.loss).filter(({ end }) => end <= length)
+  const end = answers.at(-1)?.end
+  if (picture === undefined || end === undefined) {
+    throw new RangeError(
+      `Cannot train on sample ${sample.id}: its first answer ends after ${learnedStretches(expanded.loss)[0]?.end ?? 0} tokens, expected at most ${length}`,
+    )
+  }
+  return { ids: expanded.ids.slice(0, end), loss: expanded.loss.slice(0, end), pictureStart: picture.start, answers }
+}
+
+function learnedStretches(loss: Uint8Array): { start: number; end: number }[] {
+  const stretches: { start: number; end: number }[] = []
+  for (let at = 0; at < loss.length; at++) {
+    if (loss[at] === 0) continue
+    const start = at
+    while (at < loss.length && loss[at] === 1) at++
+    stretches.push({ start, end: at })
+  }
+  return stretches
+}
+
+/**
+ * Inputs of `answerLoss` apart from the pictures. The token at position t is predicted from row t − 1; every learned token weighs
+ * 1 / `tokenCount`, the number of learned tokens in all batches of one step.
+ */
+export function answerInputs(
+  samples: readonly EncodedSample[],
+  { config, length, tokenCount }: { config: LlavaConfig; length: number; tokenCount: number },
+): Record<string, ResidentTensor> {
+  const [B, P] = [samples.length, config.visualTokens]
+  const M = B * (length - P)
+  const ids = new BigInt64Array(B * length) // padding is token 0 and is never looked at: it follows every learned token
+  const places = new BigInt64Array(B * P)
+  const targetRows = new BigInt64Array(M)
+  const targets = new BigInt64Array(M)
+  const targetWeights = new Float32Array(M)
+  let target = 0
+  samples.forEach((sample, b) => {
+    sample.ids.forEach((id, t) => {
+      ids[b * length + t] = BigInt(id)
+      if (sample.loss[t] !== 1) return
+      targetRows[target] = BigInt(b * length + t - 1)
+      targets[target] = BigInt(id)
+      targetWeights[target] = 1 / tokenCount
+      target++
+    })
+    for (let p = 0; p < P; p++) places[b * P + p] = BigInt(b * length + sample.pictureStart + p)
+  })
+  return {
+    ids: residentTensor('int64', [B, length], { data: ids }),
+    places: residentTensor('int64', [B * P], { data: places }),
+    targetRows: residentTensor('int64', [M], { data: targetRows }),
+    targets: residentTensor('int64', [M], { data: targets }),
+    targetWeights: residentTensor('float32', [M], { data: targetWeights }),
+  }
+}
+
+/** Pixels of each sample's picture as the vision encoder expects them: [B, 3, S, S]. */
+export async function pixelInput(
+  samples: readonly Sample[],
+  { config, processor }: { config: LlavaConfig; processor: ImageProcessorConfig },
+): Promise<ResidentTensor> {
+  const S = config.vision.imageSide
+  const data = new Float32Array(samples.length * 3 * S * S)
+  for (const [b, sample] of samples.entries()) {
+    if (sample.picture === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no picture`)
+    const prepared = preprocess(await sample.picture(), processor)
+    if (prepared.side !== S) {
+      throw new RangeError(`Cannot train on sample ${sample.id}: its picture became ${prepared.side} px, expected ${S}`)
+    }
+    data.set(prepared.data, b * 3 * S * S)
+  }
+  return residentTensor('float32', [samples.length, 3, S, S], { data })
+}
+
+/** Inputs of `patchLabelLoss` apart from the pixels. */
+export function labelInputs(
+  samples: readonly Sample[],
+  { patches, backgroundWeight, share }: { patches: number; backgroundWeight: number; share: number },
+): Record<string, ResidentTensor> {
+  const count = samples.length * patches
+  const targets = new BigInt64Array(count)
+  const weights = new Float32Array(count)
+  samples.forEach((sample, b) => {
+    if (sample.labels === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no patch labels`)
+    sample.labels().forEach((label, p) => {
+      targets[b * patches + p] = BigInt(label)
+      weights[b * patches + p] = label === 0 ? backgroundWeight : 1
+    })
+  })
+  const total = weights.reduce((sum, weight) => sum + weight, 0)
+  return {
+    targets: residentTensor('int64', [count], { data: targets }),
+    targetWeights: residentTensor('float32', [count], { data: weights.map((weight) => (weight * share) / total) }),
+  }
+}
+
+/** The pictures written in words: the token id of each patch's label, [B, P]. */
+export function wordInput(samples: readonly Sample[], wordIds: readonly number[]): ResidentTensor {
+  const rows = samples.map(({ id, labels }) => {
+    if (labels === undefined) throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
+    return labels()
+  })
+  const data = BigInt64Array.from(rows.flatMap((row) => Array.from(row, (label) => BigInt(wordIds[label] ?? 0))))
+  return residentTensor('int64', [samples.length, rows[0]?.length ?? 0], { data })
+}

@@ -1,0 +1,47 @@
+/** Starting values of weights that no checkpoint supplies. */
+
+/** Small integers from a name, so that every weight has its own stream whatever the order in which weights are made (FNV-1a). */
+function hashOf(text: string): number {
+  let hash = 2166136261
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619)
+  return hash >>> 0
+}
+
+/** Uniform numbers in [0, 1) from a seed (mulberry32). */
+function uniform(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let z = Math.imul(state ^ (state >>> 15), 1 | state)
+    z = (z + Math.imul(z ^ (z >>> 7), 61 | z)) ^ z
+    return ((z ^ (z >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+/**
+ * Norms start as the identity, biases at 0, everything else normal with standard deviation 0.02 (GPT-2 §2.3), smaller by √(2 · depth) where a
+ * block adds to the residual stream. The projector uses 1/√inputs, as its inputs have unit variance and no norm follows.
+ */
+export function initialWeight(
+  { name, shape }: { name: string; shape: readonly number[] },
+  { seed, depth }: { seed: number; depth: number },
+): Float32Array {
+  const data = new Float32Array(shape.reduce((size, dim) => size * dim, 1))
+  if (name.endsWith('.bias')) return data
+  if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return data.fill(1)
+  const random = uniform(hashOf(name) ^ Math.imul(seed + 1, 0x9e3779b1))
+  const deviation = deviationOf(name, { shape, depth })
+  for (let i = 0; i < data.length; i++) data[i] = deviation * normal(random)
+  return data
+}
+
+function deviationOf(name: string, { shape, depth }: { shape: readonly number[]; depth: number }): number {
+  if (name.startsWith('projector.')) return 1 / Math.sqrt(shape[1] ?? 1)
+  if (/\.(attention\.output|mlp\.down)\.weight$/.test(name)) return 0.02 / Math.sqrt(2 * depth)
+  return 0.02
+}
+
+/** Box and Muller's transform. */
+function normal(random: () => number): number {
+  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random())
+}

@@ -1,0 +1,30 @@
+/**
+ * The stages as data: which parts learn, from what, and what the picture is to the language model. Parts that are not named are frozen.
+ *
+ * `feature-alignment` and `instruction-tuning` are the paper's two stages (§4.2). The other two make the parts that the paper takes ready-made:
+ * CLIP's encoder and Vicuna.
+ */
+
+export type StageName = 'encoder' | 'language-model' | 'feature-alignment' | 'instruction-tuning'
+
+/** Parts of a model as weight names begin; `labelHead` and `placeTable` are scaffolding and never leave the run folder. */
+export type Part = 'visionEncoder' | 'projector' | 'languageModel' | 'labelHead' | 'placeTable'
+
+export type Stage = {
+  readonly learns: readonly Part[]
+  readonly objective: 'patch-labels' | 'answers'
+  /** `features`: pictures pass the frozen encoder outside of the training graph. */
+  readonly pictures: 'pixels' | 'features' | 'words'
+}
+
+export const stages: Readonly<Record<StageName, Stage>> = {
+  encoder: { learns: ['visionEncoder', 'labelHead'], objective: 'patch-labels', pictures: 'pixels' },
+  'language-model': { learns: ['languageModel', 'placeTable'], objective: 'answers', pictures: 'words' },
+  'feature-alignment': { learns: ['projector'], objective: 'answers', pictures: 'features' },
+  'instruction-tuning': { learns: ['projector', 'languageModel'], objective: 'answers', pictures: 'features' },
+}
+
+/** The part that a weight belongs to: the first word of its name. */
+export function partOf(weight: string): string {
+  return weight.slice(0, weight.indexOf('.'))
+}

@@ -1,0 +1,60 @@
+/** How well a part does its lesson on samples it has not learned from, measured while it trains. */
+
+import type { Sample } from '../instruction-data/sample.ts'
+import type { ResidentTensor } from '../runtime/resident-tensor.ts'
+import type { EncodedSample } from './batches.ts'
+
+/** Counts that can be added up over batches: right and all, by what was asked. */
+export type Tally = Map<string, { right: number; all: number }>
+
+export function addTo(tally: Tally, key: string, right: boolean): void {
+  const entry = tally.get(key) ?? { right: 0, all: 0 }
+  tally.set(key, { right: entry.right + (right ? 1 : 0), all: entry.all + 1 })
+}
+
+/** Share of right answers by key. */
+export function shares(tally: Tally): Record<string, number> {
+  return Object.fromEntries([...tally].sort().map(([key, { right, all }]) => [key, right / all]))
+}
+
+/**
+ * Whether each answer would have been said word for word, given the question and the answers before it: every learned token is the likeliest one.
+ * Stricter than scoring what the model says by itself, and much cheaper. Scores are [M, V], in the order of the targets.
+ */
+export function tallyAnswers(
+  tally: Tally,
+  {
+    samples,
+    encoded,
+    scores,
+  }: { samples: readonly Sample[]; encoded: readonly EncodedSample[]; scores: ResidentTensor },
+): void {
+  let row = 0
+  encoded.forEach((sample, b) => {
+    sample.answers.forEach(({ start, end }, index) => {
+      let right = true
+      for (let t = start; t < end; t++) right = argmax(scores, row++) === sample.ids[t] && right
+      addTo(tally, samples[b]?.skills?.[index] ?? 'answers', right)
+    })
+  })
+}
+
+/** Whether each patch is named right; patches with an object and without one are counted apart. */
+export function tallyLabels(
+  tally: Tally,
+  { targets, scores }: { targets: ResidentTensor; scores: ResidentTensor },
+): void {
+  for (let row = 0; row < targets.data.length; row++) {
+    const target = Number(targets.data[row])
+    addTo(tally, target === 0 ? 'background' : 'objects', argmax(scores, row) === target)
+  }
+}
+
+function argmax({ shape, data }: ResidentTensor, row: number): number {
+  const width = shape[1] ?? 1
+  let best = 0
+  for (let i = 1; i < width; i++) {
+    if (Number(data[row * width + i]) > Number(data[row * width + best])) best = i
+  }
+  return best
+}
