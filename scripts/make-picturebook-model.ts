@@ -88,7 +88,13 @@ const files: Record<string, unknown> = {
     num_additional_image_tokens: 1,
     image_token: '<image>',
   },
-  'generation_config.json': { bos_token_id: 1, eos_token_id: 2, pad_token_id: 0, max_new_tokens: 120, do_sample: false },
+  'generation_config.json': {
+    bos_token_id: 1,
+    eos_token_id: 2,
+    pad_token_id: 0,
+    max_new_tokens: 120,
+    do_sample: false,
+  },
 }
 
 /** A question begins a line, an answer follows a space: words get a token for both. */

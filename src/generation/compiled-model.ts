@@ -25,6 +25,8 @@ export type CompiledModel = {
   readonly weights: ReadonlyMap<string, ResidentTensor<'float32'>>
   readonly sessions: { readonly encode: Session; readonly prefill: Session; readonly step: Session }
   readonly threads: number | undefined
+  /** Visual tokens [P, D] of the pictures last seen, by their keys. */
+  readonly recentPictures: Map<string, Float32Array>
 }
 
 export type RunLimits = { signal?: AbortSignal | undefined }
@@ -32,12 +34,18 @@ export type RunLimits = { signal?: AbortSignal | undefined }
 /**
  * Compiles a model. The weights are used where they are, not copied: leave them unchanged.
  *
- * @throws RangeError when `threads` is not 1 or more, Error when a weight is missing, `signal.reason` when the signal fires
+ * @throws RangeError when `threads` is not 1 or more or the head size is not one that cached attention knows, Error when a weight is missing, `signal.reason` when the signal fires
  */
 export async function compileModel(
   { config, weights }: { config: LlavaConfig; weights: Weights },
   { threads, signal }: RunLimits & { threads?: number | undefined } = {},
 ): Promise<CompiledModel> {
+  const { headSize } = config.language
+  if (headSize % 16 !== 0) {
+    throw new RangeError(
+      `Cannot compile the model: its attention heads have size ${headSize}, expected a multiple of 16`,
+    )
+  }
   signal?.throwIfAborted()
   const resident = new Map(
     [...weights].map(([name, { shape, data }]) => [name, residentTensor('float32', shape, { data })]),
@@ -56,7 +64,7 @@ export async function compileModel(
     signal?.throwIfAborted()
     throw compiled.find((result) => result.status === 'rejected')?.reason
   }
-  return { config, weights: resident, sessions: { encode, prefill, step }, threads }
+  return { config, weights: resident, sessions: { encode, prefill, step }, threads, recentPictures: new Map() }
 }
 
 /** Compiles one more graph over weights that are already there. */

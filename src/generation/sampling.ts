@@ -76,19 +76,21 @@ export function penalise(
   return penalised
 }
 
-/** The tokens that may be drawn, most likely first, with probabilities that sum to 1. */
+/** The tokens that may be drawn, with probabilities that sum to 1; most likely first where top-k or top-p had to rank them. */
 export function candidates(
   logits: Float32Array,
   { temperature = 1, topK = logits.length, topP = 1, minP = 0 }: SamplingOptions,
 ): readonly Candidate[] {
   const best = largest(logits)
-  // Relative to the most likely token: that one has 1.
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - best) / temperature))
-  const ranked = mostLikely(weights, { count: topK, share: topP })
-  const nucleus = untilShare(ranked.slice(0, topK), { weights, share: topP })
-  const kept = nucleus.filter((token) => (weights[token] ?? 0) >= minP)
-  const total = kept.reduce((sum, token) => sum + (weights[token] ?? 0), 0)
-  return kept.map((token) => ({ token, probability: (weights[token] ?? 0) / total }))
+  const row = { logits, weights }
+  const weightOf = (token: number) => weights[token] ?? 0
+  const sumOf = (tokens: readonly number[]) => tokens.reduce((sum, token) => sum + weightOf(token), 0)
+  let kept = topK < logits.length ? topTokens(row, topK) : topP < 1 ? nucleus(row, topP) : possible(weights, 0)
+  if (topK < logits.length && topP < 1) kept = untilMass(kept, { weights, mass: topP * sumOf(kept) })
+  if (minP > 0) kept = kept.filter((token) => weightOf(token) >= minP)
+  const total = sumOf(kept)
+  return kept.map((token) => ({ token, probability: weightOf(token) / total }))
 }
 
 /** The candidate at `position` in [0, 1) of the cumulative distribution. */
@@ -113,7 +115,7 @@ export function logProbabilities(
   const normalizer = best + Math.log(total)
   const of = (id: number) => (logits[id] ?? Number.NEGATIVE_INFINITY) - normalizer
   const weights = Float64Array.from(logits, (logit) => Math.exp(logit - best))
-  const ranked = count === 0 ? [] : mostLikely(weights, { count, share: 1 }).slice(0, count)
+  const ranked = count === 0 ? [] : topTokens({ logits, weights }, count)
   return { logprob: of(token), alternatives: ranked.map((id) => ({ token: id, logprob: of(id) })) }
 }
 
@@ -145,42 +147,47 @@ function largest(logits: Float32Array): number {
   return best
 }
 
-/**
- * Tokens by falling weight: at least the first `count`, or fewer whose weights reach `share` of the total. Sorting a whole vocabulary for
- * every token is slow, so unlikely tokens are left out as long as the others suffice.
- */
-function mostLikely(
-  weights: Float64Array,
-  { count, share }: { count: number; share: number },
-): readonly number[] {
-  const total = weights.reduce((sum, weight) => sum + weight, 0)
-  for (const floor of [1e-3, 1e-6, 0]) {
-    const tokens: number[] = []
-    let mass = 0
-    for (let token = 0; token < weights.length; token++) {
-      const weight = weights[token] ?? 0
-      if (weight < floor) continue
-      tokens.push(token)
-      mass += weight
-    }
-    if (floor === 0 || tokens.length >= count || (share < 1 && mass >= share * total)) {
-      return tokens.sort((a, b) => (weights[b] ?? 0) - (weights[a] ?? 0) || a - b)
-    }
-  }
-  return []
+/** A row [V] with its probabilities up to a factor, relative to the most likely token: that one has 1. */
+type Row = { readonly logits: Float32Array; readonly weights: Float64Array }
+
+/** The `count` most likely tokens, ranked. */
+function topTokens({ logits, weights }: Row, count: number): readonly number[] {
+  const enough = floors.find((floor) => floor === 0 || possible(weights, floor).length >= count)
+  return rank(possible(weights, enough ?? 0), logits).slice(0, count)
 }
 
-/** The first tokens that together have `share` of the weight of all given ones, with the one that crosses the line. */
-function untilShare(
+/** The most likely tokens whose weights reach `share` of all weight, ranked, with the one that crosses the line. */
+function nucleus({ logits, weights }: Row, share: number): readonly number[] {
+  const mass = share * weights.reduce((sum, weight) => sum + weight, 0)
+  const massOf = (tokens: readonly number[]) => tokens.reduce((sum, token) => sum + (weights[token] ?? 0), 0)
+  const enough = floors.find((floor) => floor === 0 || massOf(possible(weights, floor)) >= mass)
+  return untilMass(rank(possible(weights, enough ?? 0), logits), { weights, mass })
+}
+
+/** Ranking a whole vocabulary for every token is slow: tokens far below the most likely one are looked at only when needed. */
+const floors = [1e-3, 1e-6, 0] as const
+
+/** Tokens that can come at all and weigh at least `floor`, by id. */
+function possible(weights: Float64Array, floor: number): number[] {
+  const tokens: number[] = []
+  for (const [token, weight] of weights.entries()) if (weight > 0 && weight >= floor) tokens.push(token)
+  return tokens
+}
+
+/** By falling logit, which tells tokens apart that have equal weights after rounding. */
+function rank(tokens: number[], logits: Float32Array): readonly number[] {
+  return tokens.sort((a, b) => (logits[b] ?? 0) - (logits[a] ?? 0) || a - b)
+}
+
+/** The first tokens whose weights reach `mass`. */
+function untilMass(
   tokens: readonly number[],
-  { weights, share }: { weights: Float64Array; share: number },
+  { weights, mass }: { weights: Float64Array; mass: number },
 ): readonly number[] {
-  if (share === 1) return tokens
-  const limit = share * tokens.reduce((sum, token) => sum + (weights[token] ?? 0), 0)
   let cumulative = 0
   const end = tokens.findIndex((token) => {
     cumulative += weights[token] ?? 0
-    return cumulative >= limit
+    return cumulative >= mass
   })
   return end < 0 ? tokens : tokens.slice(0, end + 1)
 }

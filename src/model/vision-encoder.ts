@@ -56,11 +56,12 @@ function embedPatches(config: VisionEncoderConfig, weights: WeightSource, pixels
   const { imageSide: S, patch, width: C } = config
   const [I = 1] = pixels.shape
   expectShape(pixels.shape, ['_', 3, S, S], 'Vision encoder input')
-  const g = S / patch
+  const g = Math.floor(S / patch)
   const P = g * g
 
-  // A convolution whose stride is its kernel is a linear layer over cut-out patches.
-  const grid = transpose(reshape(pixels, [I, 3, g, patch, g, patch]), [0, 2, 4, 1, 3, 5]) // [I, g, g, 3, patch, patch]
+  // A convolution whose stride is its kernel is a linear layer over cut-out patches; it does not look at what is left over.
+  const whole = leading(leading(pixels, 2, g * patch), 3, g * patch) // [I, 3, g·patch, g·patch]
+  const grid = transpose(reshape(whole, [I, 3, g, patch, g, patch]), [0, 2, 4, 1, 3, 5]) // [I, g, g, 3, patch, patch]
   const patches = reshape(grid, [I, P, 3 * patch * patch])
   const kernel = reshape(weights('patchEmbedding.weight', [C, 3, patch, patch]), [C, 3 * patch * patch])
   const bias = config.patchBias ? weights('patchEmbedding.bias', [C]) : undefined

@@ -121,7 +121,7 @@ export function attention(
       const gHeads = perHead(g, heads)
       const toProbabilities = matmul(gHeads, valueHeads, { transposeB: true }) // [B, N, L, L]
       // Σ over keys of p · p̄ equals Σ over the head of y · ȳ, which is much smaller (FlashAttention, §3.1 and appendix B.2).
-      const along = sum(mul(gHeads, perHead(y, heads)), { axes: [-1], keepDims: true })
+      const along = sum(perHead(mul(g, y), heads), { axes: [-1], keepDims: true }) // [B, N, L, 1]
       const toScores = mul(p, sub(toProbabilities, along))
       // Keys and values get their gradients as columns, q̄ᵀ S rather than Sᵀ q̄: the small factor is the one to be transposed.
       const columns = (x: Tensor, shape: Shape) => reshape(transpose(ungroup(x), [0, 3, 1, 2]), shape) // from [B, n, H, L]

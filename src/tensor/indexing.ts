@@ -1,7 +1,7 @@
 /** Looking rows up in a table and putting rows into one: embeddings, targets, and the place where text and picture meet. */
 
 import { reshape, sum, zeros } from './broadcast.ts'
-import { formatShape, type Shape } from './shape.ts'
+import { formatShape, productOf, type Shape, sameShape } from './shape.ts'
 import { apply, constant, type Tensor } from './tensor.ts'
 
 /** Rows of `table` [R, D] at `index` (any shape): [.., D]. The embedding lookup. */
@@ -18,35 +18,52 @@ export function gatherRows(table: Tensor, index: Tensor): Tensor {
   })
 }
 
-/** `base` [R, D] with `rows` [.., D] added at `index` [..]; rows with the same index add up. */
+/**
+ * `base` [R, D] with `rows` [.., D] added at `index` [..]; rows with the same index add up.
+ *
+ * Element by element, not as whole rows: ONNX Runtime's ScatterND adds rows on several threads at once, and where an index repeats (as every
+ * token of a batch does) sums get lost. ScatterElements goes through them in order.
+ */
 export function addRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
-  return scatterRows(base, index, rows, 'add')
+  expectRows(base, index, rows)
+  const width = base.shape[1] ?? 1
+  const count = productOf(index.shape)
+  return apply({
+    operator: 'addRows',
+    inputs: [base, reshape(index, [count, 1]), reshape(rows, [count, width])],
+    dtype: base.dtype,
+    shape: base.shape,
+    onnx: (emit, [table = '', at = '', added = ''], outputs) => {
+      const [size, everywhere] = [emit.value(), emit.value()]
+      emit.node('Shape', [added], [size])
+      emit.node('Expand', [at, size], [everywhere]) // [count, D]
+      emit.node('ScatterElements', [table, everywhere, added], outputs, { attributes: { axis: 0, reduction: 'add' } })
+    },
+    gradient: (g) => [g, undefined, reshape(gatherRows(g, index), [count, width])],
+  })
 }
 
 /** `base` [R, D] with the rows at `index` [..] replaced by `rows` [.., D]; each index at most once. */
 export function replaceRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
-  return scatterRows(base, index, rows, 'replace')
-}
-
-function scatterRows(base: Tensor, index: Tensor, rows: Tensor, mode: 'add' | 'replace'): Tensor {
-  expectMatrix(base, 'scatter rows')
-  const expected: Shape = [...index.shape, ...base.shape.slice(1)]
-  if (formatShape(rows.shape) !== formatShape(expected)) {
-    throw new RangeError(`Cannot scatter rows of shape ${formatShape(rows.shape)}: expected ${formatShape(expected)}`)
-  }
+  expectRows(base, index, rows)
   return apply({
-    operator: 'scatterRows',
+    operator: 'replaceRows',
     inputs: [base, reshape(index, [...index.shape, 1]), rows],
     dtype: base.dtype,
     shape: base.shape,
-    onnx: (emit, inputs, outputs) =>
-      emit.node('ScatterND', inputs, outputs, mode === 'add' ? { attributes: { reduction: 'add' } } : {}),
+    onnx: (emit, inputs, outputs) => emit.node('ScatterND', inputs, outputs),
     gradient: (g) => {
       const toRows = gatherRows(g, index)
-      const toBase = mode === 'add' ? g : replaceRows(g, index, mulZero(toRows))
-      return [toBase, undefined, toRows]
+      return [replaceRows(g, index, mulZero(toRows)), undefined, toRows]
     },
   })
+}
+
+function expectRows(base: Tensor, index: Tensor, rows: Tensor): void {
+  expectMatrix(base, 'scatter rows')
+  const expected: Shape = [...index.shape, ...base.shape.slice(1)]
+  if (sameShape(rows.shape, expected)) return
+  throw new RangeError(`Cannot scatter rows of shape ${formatShape(rows.shape)}: expected ${formatShape(expected)}`)
 }
 
 /** Zeros like `x`, whose sizes need not be known. */

@@ -1,7 +1,9 @@
 /** Softmax, layer normalisation and root-mean-square normalisation, all over the last axis. */
 
-import { type ReduceOptions, sum } from './broadcast.ts'
-import { add, mul, scaleBy, sub } from './elementwise.ts'
+import { type ReduceOptions, reshape, sum } from './broadcast.ts'
+import { add, mul, scaleBy, square, sub } from './elementwise.ts'
+import { rows } from './layout.ts'
+import { matmul } from './matmul.ts'
 import { axisOf, expectShape, knownDim, type Shape } from './shape.ts'
 import { apply, applyAll, type Tensor } from './tensor.ts'
 
@@ -68,10 +70,13 @@ export function rmsNorm(x: Tensor, { weight, epsilon }: { weight: Tensor; epsilo
       }),
     gradient: ([g], [_, inverse]) => {
       if (g === undefined || inverse === undefined) return []
-      const normal = mul(x, inverse) // [.., D]
-      const toNormal = mul(g, weight)
-      const along = mul(normal, mean(mul(toNormal, normal), { axes: [-1], keepDims: true }))
-      return [mul(inverse, sub(toNormal, along)), sum(mul(g, normal), { axes: leadingAxes(x.shape) })]
+      // With x̂ = x / rms: x̄ = (ȳ w − x̂ · mean(ȳ w x̂)) / rms and w̄ = Σ ȳ x̂. Both sums are matrix products over one ȳ x.
+      const width = knownDim(weight.shape[0], 'the width of an RMS norm')
+      const product = mul(g, x) // [.., D]
+      const average = scaleBy(matmul(product, reshape(weight, [width, 1])), 1 / width) // [.., 1]
+      const along = mul(x, mul(average, square(inverse)))
+      const toWeight = matmul(rows(inverse), rows(product), { transposeA: true }) // [1, D]
+      return [mul(inverse, sub(mul(g, weight), along)), reshape(toWeight, [width])]
     },
   })
   return first(y)

@@ -61,10 +61,18 @@ export function writeOnnx(
   const initializers: MessageInitShape<typeof TensorProtoSchema>[] = []
   const inputs: GraphValue[] = []
   const parameters: GraphValue[] = []
+  // An output that is computed here bears its own name, so that a run writes it straight to where it is wanted.
   const names = new Map<Tensor, string>()
+  for (const [name, tensor] of Object.entries(outputs)) {
+    if (tensor.origin.kind === 'node' && !names.has(tensor)) names.set(tensor, name)
+  }
   const integerConstants = new Map<string, string>()
   const done = new Set<Node>()
-  let fresh = 0
+  let counter = 0
+  const fresh = (stem: string): string => {
+    const name = `${stem}${counter++}`
+    return Object.hasOwn(outputs, name) ? fresh(stem) : name
+  }
 
   const emitter: OnnxEmitter = {
     node(type, nodeInputs, nodeOutputs, { domain = '', attributes = {}, floats = [] } = {}) {
@@ -77,9 +85,9 @@ export function writeOnnx(
         attribute: Object.entries(attributes).map(([name, value]) => attribute(name, value, floats.includes(name))),
       })
     },
-    value: () => `v${fresh++}`,
+    value: () => fresh('v'),
     constant(dtype, shape, data) {
-      const name = `c${fresh++}`
+      const name = fresh('c')
       initializers.push({
         name,
         dataType: elementTypeCodes[dtype],
@@ -113,7 +121,7 @@ export function writeOnnx(
   function declare(tensor: Tensor): string {
     const { origin, dtype, shape } = tensor
     if (origin.kind === 'constant') return emitter.constant(dtype, shape as readonly number[], origin.data)
-    if (origin.kind === 'node') return `${origin.node.operator}${fresh++}`
+    if (origin.kind === 'node') return fresh(origin.node.operator)
     const list = origin.kind === 'input' ? inputs : parameters
     const twin = list.find((value) => value.name === origin.name)
     if (twin === undefined) list.push({ name: origin.name, dtype, shape })
@@ -137,7 +145,8 @@ export function writeOnnx(
 
   for (const node of order) writeNode(node)
   const graphOutputs = Object.entries(outputs).map(([name, tensor]) => {
-    emitter.node('Identity', [nameOf(tensor)], [name])
+    const inner = nameOf(tensor)
+    if (inner !== name) emitter.node('Identity', [inner], [name])
     return { name, dtype: tensor.dtype, shape: tensor.shape }
   })
 

@@ -1,7 +1,16 @@
 /** Draws samples in order and makes them the inputs of one step. Samples that cannot be learned from are skipped, counted and told. */
 
 import type { Sample, SampleSource } from '../instruction-data/sample.ts'
-import { answerInputs, type EncodedSample, encodeSample, labelInputs, pixelInput, wordInput } from './batches.ts'
+import { disposeTensor } from '../runtime/resident-tensor.ts'
+import {
+  answerInputs,
+  type EncodedSample,
+  encodeSample,
+  labelInputs,
+  pixelInput,
+  preparePixels,
+  wordInput,
+} from './batches.ts'
 import type { Lesson } from './lesson.ts'
 import type { Inputs } from './training-step.ts'
 
@@ -12,89 +21,122 @@ export type Batch = {
   readonly encoded: readonly EncodedSample[] | undefined
   readonly pictures: number
   readonly tokens: number
-  /** Index of the sample after the last one drawn. */
-  readonly cursor: number
-  readonly skipped: number
+  /** Where the next batch goes on: index of the sample after the last one drawn, and how many were skipped so far. */
+  readonly position: Position
+  /** The samples that were skipped while this batch was drawn. */
+  readonly skips: readonly Skip[]
 }
 
-type Skip = (event: { type: 'skipped'; sample: string; reason: string }) => void
+export type Position = { readonly cursor: number; readonly skipped: number }
+export type Skip = { readonly sample: string; readonly reason: string }
+
+/** A sample with all that can fail about it done. */
+type Drawn = {
+  readonly sample: Sample
+  readonly encoded: EncodedSample | undefined
+  readonly pixels: Float32Array | undefined // [3, S, S]
+  readonly labels: Int32Array | undefined // [P]
+}
 
 /** A run fails when more than this share of what it has drawn was skipped, once enough was drawn to tell. */
 const tolerated = 0.05
 const enoughToTell = 200
 
-export function batchMaker(
-  lesson: Lesson,
-  { cursor, skipped, onEvent }: { cursor: number; skipped: number; onEvent: Skip },
-): { next(): Promise<Batch> } {
-  let state = { cursor, skipped }
-  return {
-    async next() {
-      const batch = await makeBatch(lesson, {
-        ...state,
-        source: lesson.source,
-        parts: lesson.recipe.accumulate,
-        onEvent,
-      })
-      state = batch
-      return batch
-    },
-  }
-}
-
+/** The next batch from `position` on: a function of its arguments alone. Its inputs are to be given to `disposeBatch`. */
 export async function makeBatch(
   lesson: Lesson,
-  options: { source: SampleSource; cursor: number; skipped: number; parts: number; onEvent: Skip },
+  { source, position, parts }: { source: SampleSource; position: Position; parts: number },
 ): Promise<Batch> {
-  const { source, parts, onEvent } = options
-  const { recipe, config } = lesson
+  const { recipe, config, stage } = lesson
   const size = recipe.batch * parts
-  const drawn: { sample: Sample; encoded: EncodedSample | undefined }[] = []
-  let { cursor, skipped } = options
-  while (drawn.length < size) {
-    const index = orderedIndex(cursor++, { size: source.size, seed: recipe.seed })
-    try {
-      const sample = await source.sample(index)
-      drawn.push({ sample, encoded: lesson.encoding && encodeSample(sample, lesson.encoding) })
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
-      onEvent({ type: 'skipped', sample: `number ${index}`, reason })
-      skipped++
-      if (cursor >= enoughToTell && skipped > tolerated * cursor) {
-        throw new Error(`Cannot train: ${skipped} of ${cursor} samples were unusable, the last one because: ${reason}`)
-      }
-    }
-  }
-  const samples = drawn.map(({ sample }) => sample)
+  const { drawn, skips, cursor } = await drawSamples(lesson, { source, position, size })
   const encoded = lesson.encoding && drawn.flatMap((entry) => (entry.encoded === undefined ? [] : [entry.encoded]))
   const tokenCount = encoded?.reduce((sum, { loss }) => sum + loss.reduce((total, one) => total + one, 0), 0) ?? 0
   const inputs: Inputs[] = []
   for (let part = 0; part < parts; part++) {
     const range = [part * recipe.batch, (part + 1) * recipe.batch] as const
-    const pictures = await pictureInput(lesson, samples.slice(...range))
-    const targets =
-      encoded === undefined
-        ? labelInputs(samples.slice(...range), {
-            patches: config.visualTokens,
-            backgroundWeight: recipe.backgroundWeight,
-            share: 1 / parts,
-          })
-        : answerInputs(encoded.slice(...range), { config, length: recipe.length, tokenCount })
-    inputs.push({ ...pictures, ...targets })
+    const own = drawn.slice(...range)
+    const targets = encoded
+      ? answerInputs(encoded.slice(...range), { config, length: recipe.length, tokenCount })
+      : labelInputs(own.map(labelsOf), { backgroundWeight: recipe.backgroundWeight, share: 1 / parts })
+    inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
   }
-  const tokens = encoded === undefined ? size * config.visualTokens : size * recipe.length
-  return { inputs, samples, encoded, pictures: size, tokens, cursor, skipped }
+  return {
+    inputs,
+    samples: drawn.map(({ sample }) => sample),
+    encoded,
+    pictures: size,
+    tokens: stage.objective === 'patch-labels' ? size * config.visualTokens : size * recipe.length,
+    position: { cursor, skipped: position.skipped + skips.length },
+    skips,
+  }
 }
 
-async function pictureInput(lesson: Lesson, samples: readonly Sample[]): Promise<Inputs> {
-  switch (lesson.stage.pictures) {
-    case 'words':
-      return { words: wordInput(samples, lesson.wordIds) }
-    case 'pixels':
-      return { pixels: await pixelInput(samples, lesson) }
-    case 'features':
-      return { features: await lesson.encodePictures(await pixelInput(samples, lesson)) }
+/** Frees the inputs of a batch. Safe to repeat. */
+export function disposeBatch({ inputs }: Batch): void {
+  for (const tensors of inputs) Object.values(tensors).forEach(disposeTensor)
+}
+
+async function drawSamples(
+  lesson: Lesson,
+  { source, position, size }: { source: SampleSource; position: Position; size: number },
+): Promise<{ drawn: Drawn[]; skips: Skip[]; cursor: number }> {
+  const drawn: Drawn[] = []
+  const skips: Skip[] = []
+  let { cursor } = position
+  while (drawn.length < size) {
+    const index = orderedIndex(cursor++, { size: source.size, seed: lesson.recipe.seed })
+    try {
+      drawn.push(await prepareSample(lesson, await source.sample(index)))
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      skips.push({ sample: `number ${index}`, reason })
+      const skipped = position.skipped + skips.length
+      if (cursor >= enoughToTell && skipped > tolerated * cursor) {
+        throw new Error(`Cannot train: ${skipped} of ${cursor} samples were unusable, the last one because: ${reason}`)
+      }
+    }
   }
+  return { drawn, skips, cursor }
+}
+
+async function prepareSample(lesson: Lesson, sample: Sample): Promise<Drawn> {
+  const { stage, encoding } = lesson
+  const labelled = stage.objective === 'patch-labels' || stage.pictures === 'words'
+  if (labelled && sample.labels === undefined) {
+    throw new RangeError(`Cannot train on sample ${sample.id}: it has no patch labels`)
+  }
+  return {
+    sample,
+    encoded: encoding && encodeSample(sample, encoding),
+    pixels: stage.pictures === 'words' ? undefined : await preparePixels(sample, lesson),
+    labels: labelled ? sample.labels?.() : undefined,
+  }
+}
+
+async function pictureInput(
+  { stage, config, wordIds, encodePictures }: Lesson,
+  drawn: readonly Drawn[],
+): Promise<Inputs> {
+  const side = config.vision.imageSide
+  const pixels = () =>
+    pixelInput(
+      drawn.flatMap((entry) => entry.pixels ?? []),
+      { side },
+    )
+  switch (stage.pictures) {
+    case 'words':
+      return { words: wordInput(drawn.map(labelsOf), wordIds) }
+    case 'pixels':
+      return { pixels: pixels() }
+    case 'features':
+      return { features: await encodePictures(pixels()) }
+  }
+}
+
+function labelsOf({ sample, labels }: Drawn): Int32Array {
+  if (labels === undefined) throw new Error(`The labels of sample ${sample.id} were not made`)
+  return labels
 }
 
 /**

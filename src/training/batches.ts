@@ -3,6 +3,7 @@
 import type { Template } from '../conversation/templates.ts'
 import { expandPlaceholders, tokenizeConversation } from '../conversation/tokenize.ts'
 import type { Tokenizer } from '../conversation/tokenizer.ts'
+import { countPictures } from '../conversation/turns.ts'
 import { type ImageProcessorConfig, preprocess } from '../image/preprocess.ts'
 import type { Sample } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
@@ -29,16 +30,20 @@ export type Encoding = {
  * @throws RangeError when there is not one picture, or when not even the first answer fits
  */
 export function encodeSample(sample: Sample, { tokenizer, template, config, length }: Encoding): EncodedSample {
-  const imageToken = config.imageToken
+  const { imageToken } = config
+  const pictures = countPictures(sample.turns)
+  if (pictures !== 1)
+    throw new RangeError(`Cannot train on sample ${sample.id}: found ${pictures} pictures, expected one`)
   const tokens = tokenizeConversation(sample.turns, { template, tokenizer, imageToken })
   const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens: [config.visualTokens] })
+  const stretches = learnedStretches(expanded.loss)
+  const answers = stretches.filter(({ end }) => end <= length)
   const [picture] = expanded.pictures
-  const answers = learnedStretches(expanded.loss).filter(({ end }) => end <= length)
   const end = answers.at(-1)?.end
   if (picture === undefined || end === undefined) {
-    throw new RangeError(
-      `Cannot train on sample ${sample.id}: its first answer ends after ${learnedStretches(expanded.loss)[0]?.end ?? 0} tokens, expected at most ${length}`,
-    )
+    const found =
+      stretches[0] === undefined ? 'it has no answer' : `its first answer ends after ${stretches[0].end} tokens`
+    throw new RangeError(`Cannot train on sample ${sample.id}: ${found}, expected at most ${length}`)
   }
   return { ids: expanded.ids.slice(0, end), loss: expanded.loss.slice(0, end), pictureStart: picture.start, answers }
 }
@@ -90,52 +95,51 @@ export function answerInputs(
   }
 }
 
-/** Pixels of each sample's picture as the vision encoder expects them: [B, 3, S, S]. */
-export async function pixelInput(
-  samples: readonly Sample[],
+/**
+ * Pixels of a sample's picture as the vision encoder expects them: [3, S, S].
+ * @throws RangeError when it has none or another size, and whatever decoding it throws
+ */
+export async function preparePixels(
+  sample: Sample,
   { config, processor }: { config: LlavaConfig; processor: ImageProcessorConfig },
-): Promise<ResidentTensor> {
+): Promise<Float32Array> {
   const S = config.vision.imageSide
-  const data = new Float32Array(samples.length * 3 * S * S)
-  for (const [b, sample] of samples.entries()) {
-    if (sample.picture === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no picture`)
-    const prepared = preprocess(await sample.picture(), processor)
-    if (prepared.side !== S) {
-      throw new RangeError(`Cannot train on sample ${sample.id}: its picture became ${prepared.side} px, expected ${S}`)
-    }
-    data.set(prepared.data, b * 3 * S * S)
-  }
-  return residentTensor('float32', [samples.length, 3, S, S], { data })
+  if (sample.picture === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no picture`)
+  const { side, data } = preprocess(await sample.picture(), processor)
+  if (side === S) return data
+  throw new RangeError(`Cannot train on sample ${sample.id}: its picture became ${side} px, expected ${S}`)
 }
 
-/** Inputs of `patchLabelLoss` apart from the pixels. */
+/** Pictures [3, S, S] side by side: [B, 3, S, S]. */
+export function pixelInput(pictures: readonly Float32Array[], { side: S }: { side: number }): ResidentTensor {
+  const pixels = residentTensor('float32', [pictures.length, 3, S, S])
+  pictures.forEach((picture, b) => {
+    pixels.data.set(picture, b * 3 * S * S)
+  })
+  return pixels
+}
+
+/**
+ * Inputs of `patchLabelLoss` apart from the pixels, from the labels of each picture [P]. The weights, 1 for a patch with an object and
+ * `backgroundWeight` for one without, are scaled so that they sum to `share`.
+ */
 export function labelInputs(
-  samples: readonly Sample[],
-  { patches, backgroundWeight, share }: { patches: number; backgroundWeight: number; share: number },
+  pictures: readonly Int32Array[],
+  { backgroundWeight, share }: { backgroundWeight: number; share: number },
 ): Record<string, ResidentTensor> {
-  const count = samples.length * patches
-  const targets = new BigInt64Array(count)
-  const weights = new Float32Array(count)
-  samples.forEach((sample, b) => {
-    if (sample.labels === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no patch labels`)
-    sample.labels().forEach((label, p) => {
-      targets[b * patches + p] = BigInt(label)
-      weights[b * patches + p] = label === 0 ? backgroundWeight : 1
-    })
-  })
+  const labels = pictures.flatMap((picture) => [...picture])
+  const weights = labels.map((label) => (label === 0 ? backgroundWeight : 1))
   const total = weights.reduce((sum, weight) => sum + weight, 0)
+  const scaled = weights.map((weight) => (total === 0 ? 0 : (weight * share) / total))
   return {
-    targets: residentTensor('int64', [count], { data: targets }),
-    targetWeights: residentTensor('float32', [count], { data: weights.map((weight) => (weight * share) / total) }),
+    targets: residentTensor('int64', [labels.length], { data: BigInt64Array.from(labels, BigInt) }),
+    targetWeights: residentTensor('float32', [labels.length], { data: Float32Array.from(scaled) }),
   }
 }
 
-/** The pictures written in words: the token id of each patch's label, [B, P]. */
-export function wordInput(samples: readonly Sample[], wordIds: readonly number[]): ResidentTensor {
-  const rows = samples.map(({ id, labels }) => {
-    if (labels === undefined) throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
-    return labels()
-  })
-  const data = BigInt64Array.from(rows.flatMap((row) => Array.from(row, (label) => BigInt(wordIds[label] ?? 0))))
-  return residentTensor('int64', [samples.length, rows[0]?.length ?? 0], { data })
+/** Pictures written in words: the token id of each patch's label, [B, P]. */
+export function wordInput(pictures: readonly Int32Array[], wordIds: readonly number[]): ResidentTensor {
+  const ids = pictures.flatMap((picture) => Array.from(picture, (label) => BigInt(wordIds[label] ?? 0)))
+  const P = pictures[0]?.length ?? 0
+  return residentTensor('int64', [pictures.length, P], { data: BigInt64Array.from(ids) })
 }

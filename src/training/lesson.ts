@@ -15,7 +15,7 @@ import { parameters, type WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { input, writeOnnx } from '../tensor/index.ts'
-import { type Batch, makeBatch } from './batch-maker.ts'
+import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
 import { initialWeight } from './initialization.ts'
 import { answerLoss, type Objective, patchLabelLoss } from './objectives.ts'
@@ -79,6 +79,7 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
       ? await createEncoder(config, { startingValue, batch: recipe.batch, ...(threads !== undefined && { threads }) })
       : undefined
 
+  let validation: Promise<readonly Batch[]> | undefined
   const lesson: Lesson = {
     recipe,
     stage,
@@ -95,12 +96,14 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
     startingValue,
     encodePictures: async (pixels) => {
       if (encoder === undefined) throw new Error('This stage encodes pictures inside its training step')
-      const { features } = await run(encoder, { pixels })
-      disposeTensor(pixels)
+      const { features } = await run(encoder, { pixels }).finally(() => disposeTensor(pixels))
       if (features === undefined) throw new Error('The vision encoder returned no features')
       return features
     },
-    validationBatches: memoize(() => drawValidation(lesson)),
+    validationBatches: () => {
+      validation ??= drawValidation(lesson)
+      return validation
+    },
     wholeModel: (weights) =>
       new Map(
         [...expectedTensors(config)].map(([name, shape]) => {
@@ -109,6 +112,8 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
         }),
       ),
     dispose: async () => {
+      const drawn = await validation?.catch(() => [])
+      drawn?.forEach(disposeBatch)
       if (encoder !== undefined) await disposeSession(encoder)
     },
   }
@@ -130,8 +135,8 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   const source = await openSource(recipe.data, { config, split: 'iid' })
   const batches: Batch[] = []
   for (let number = 0; number < (recipe.validate?.batches ?? 0); number++) {
-    const cursor = batches.at(-1)?.cursor ?? 0
-    batches.push(await makeBatch(lesson, { source, cursor, skipped: 0, parts: 1, onEvent: () => {} }))
+    const position = batches.at(-1)?.position ?? { cursor: 0, skipped: 0 }
+    batches.push(await makeBatch(lesson, { source, position, parts: 1 }))
   }
   return batches
 }
@@ -172,14 +177,6 @@ function wordTokens(names: readonly string[], tokenizer: Tokenizer): number[] {
     throw new RangeError(`Cannot write pictures in words: ${long.join(', ')} are not one token each in this tokenizer`)
   }
   return ids.map(([id = 0]) => id)
-}
-
-function memoize<T>(make: () => Promise<T>): () => Promise<T> {
-  let made: Promise<T> | undefined
-  return () => {
-    made ??= make()
-    return made
-  }
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -19,6 +19,8 @@ const picturebookData = z.strictObject({
 const llavaData = z.strictObject({
   /** LLaVA JSON or JSONL. */
   file: z.string(),
+  /** Another such file, to validate with. */
+  validation: z.string().optional(),
   /** The folder that picture paths in the file are relative to. */
   images: z.string(),
 })
@@ -97,6 +99,11 @@ export function parseRecipe(value: unknown, source: string): Recipe {
     const found = Object.keys(recipe.rates).join(', ') || 'none'
     throw new RangeError(
       `Cannot use recipe ${source}: rates are given for ${found}, expected parts that stage ${recipe.stage} trains (${learns.join(', ')})`,
+    )
+  }
+  if (recipe.validate !== undefined && 'llava' in recipe.data && recipe.data.llava.validation === undefined) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: it validates on LLaVA JSON without data.llava.validation, expected a file that is not trained on`,
     )
   }
   return recipe

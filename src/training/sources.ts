@@ -7,12 +7,15 @@ import { picturebookSource } from '../picturebook/source.ts'
 import type { Split } from '../picturebook/splits.ts'
 import type { Recipe } from './recipe.ts'
 
-/** The samples that a recipe learns from, or those of a test split to validate with. */
+/** The samples that a recipe learns from (split `train`), or those that it validates with (any other). */
 export async function openSource(
   data: Recipe['data'],
   { config, split }: { config: LlavaConfig; split: Split },
 ): Promise<SampleSource> {
-  if ('llava' in data) return llavaJsonSource(data.llava.file, { images: data.llava.images })
+  if ('llava' in data) {
+    const { file, validation, images } = data.llava
+    return llavaJsonSource(split === 'train' ? file : (validation ?? file), { images })
+  }
   const { imageSide: side, patch } = config.vision
   return picturebookSource({ ...data.picturebook, side, patch, split })
 }

@@ -28,6 +28,7 @@ export type TrainingStepOptions = {
   threads?: number
 }
 
+/** @throws RangeError when every weight is frozen */
 export async function createTrainingStep(options: TrainingStepOptions): Promise<TrainingStep> {
   const found = new Map<string, Tensor>()
   const source: WeightSource = (name, shape) => {
@@ -43,39 +44,41 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
   })
   if (trained.length === 0) throw new RangeError('Cannot train: every weight of this stage is frozen')
 
+  const variables = trained.map(({ name, shape }) => source(name, shape))
+  const gradients = gradient(loss, variables)
+  const outputs = trained.flatMap(({ name }, index) => {
+    const g = gradients[index]
+    return g === undefined ? [] : [[stateNames.gradient(name), g] as const]
+  })
   const weights = new Map(
     all.map((weight) => [
       weight.name,
       residentTensor('float32', weight.shape, { data: options.startingValue(weight) }),
     ]),
   )
-  const zeros = (nameOf: (name: string) => string) =>
+  const state = (nameOf: (name: string) => string) =>
     trained.map(({ name, shape }) => [nameOf(name), residentTensor('float32', shape)] as const)
-  const isTrained = new Set(trained.map(({ name }) => name))
-  const variables = trained.map(({ name, shape }) => found.get(name) ?? parameter(name, shape))
-  const gradients = gradient(loss, variables)
-  const outputs = Object.fromEntries(
-    trained.flatMap(({ name }, i) => {
-      const g = gradients[i]
-      return g === undefined ? [] : [[stateNames.gradient(name), g] as const]
-    }),
-  )
+
   // Frozen weights are constants to the runtime, which may then pack them once.
-  const place = (name: string) => (isTrained.has(name) ? 'inputs' : 'initializers')
-  const frozen = Object.fromEntries([...weights].filter(([name]) => !isTrained.has(name)))
-  const sessionOptions = { ...(options.threads !== undefined && { threads: options.threads }) }
-  const step = writeOnnx({ loss, ...outputs }, { parameters: place, name: 'training step' })
-  const score = writeOnnx({ loss, scores }, { parameters: place, name: 'score' })
+  const isTrained = new Set(trained.map(({ name }) => name))
+  const threads = { ...(options.threads !== undefined && { threads: options.threads }) }
+  const compile = (results: Readonly<Record<string, Tensor>>, name: string) => {
+    const place = (weight: string) => (isTrained.has(weight) ? 'inputs' : 'initializers')
+    const graph = writeOnnx(results, { parameters: place, name })
+    const frozen = graph.parameters.filter((weight) => !isTrained.has(weight.name))
+    const initializers = Object.fromEntries(frozen.map((weight) => [weight.name, tensorOf(weights, weight.name)]))
+    return createSession(graph.model, { ...threads, initializers })
+  }
   return {
     trained,
     weights,
-    moments: new Map([...zeros(stateNames.first), ...zeros(stateNames.second)]),
-    gradients: new Map(zeros(stateNames.gradient)),
+    moments: new Map([...state(stateNames.first), ...state(stateNames.second)]),
+    gradients: new Map(state(stateNames.gradient)),
     sessions: {
-      gradient: await createSession(step.model, { ...sessionOptions, initializers: usedBy(step.parameters, frozen) }),
-      score: await createSession(score.model, { ...sessionOptions, initializers: usedBy(score.parameters, frozen) }),
-      update: await createSession(adamWGraph(trained, options.optimizer), sessionOptions),
-      accumulate: await createSession(accumulationGraph(trained), sessionOptions),
+      gradient: await compile({ loss, ...Object.fromEntries(outputs) }, 'training step'),
+      score: await compile({ loss, scores }, 'score'),
+      update: await createSession(adamWGraph(trained, options.optimizer), threads),
+      accumulate: await createSession(accumulationGraph(trained), threads),
     },
     options: options.optimizer,
   }
@@ -84,64 +87,78 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
 /**
  * One update from one or more batches of graph inputs, whose target weights must together sum to 1.
  * Returns the loss and the gradient's norm before clipping.
+ *
+ * @throws RangeError when the loss or the gradient is not a number; the weights are not to be used any more
  */
 export async function trainOnce(
   step: TrainingStep,
   { batches, number, rates }: { batches: readonly Inputs[]; number: number; rates: Readonly<Record<string, number>> },
 ): Promise<{ loss: number; gradientNorm: number }> {
+  const loss = await computeGradients(step, batches)
+  if (!Number.isFinite(loss)) throw new RangeError(`Cannot train on: the loss is ${loss} at step ${number}`)
+  const gradientNorm = await updateWeights(step, { number, rates })
+  if (Number.isFinite(gradientNorm)) return { loss, gradientNorm }
+  throw new RangeError(`Cannot train on: the norm of the gradient is ${gradientNorm} at step ${number}`)
+}
+
+/** Forward and backward: leaves the gradients of all batches together in `step.gradients` and returns their loss. */
+export async function computeGradients(step: TrainingStep, batches: readonly Inputs[]): Promise<number> {
   const { gradients, sessions } = step
   let loss = 0
   for (const [index, batch] of batches.entries()) {
     const inputs = { ...trainedWeights(step), ...batch }
-    if (index === 0) {
-      loss += numberOf(
-        await run(sessions.gradient, inputs, { outputs: Object.fromEntries(gradients), fetch: ['loss'] }),
-      )
-      continue
+    const first = index === 0
+    const results = first
+      ? await run(sessions.gradient, inputs, { outputs: Object.fromEntries(gradients), fetch: ['loss'] })
+      : await run(sessions.gradient, inputs)
+    loss += Number(tensorOf(results, 'loss').data[0])
+    if (first) disposeTensor(tensorOf(results, 'loss'))
+    else {
+      await addToGradients(step, results)
+      Object.values(results).forEach(disposeTensor)
     }
-    const more = await run(sessions.gradient, inputs)
-    loss += numberOf(more)
-    const added = Object.fromEntries(
-      step.trained.map(({ name }) => [`more:${name}`, tensorOf(more, stateNames.gradient(name))]),
-    )
-    const totals = Object.fromEntries(
-      step.trained.map(({ name }) => [`total:${name}`, tensorOf(gradients, stateNames.gradient(name))]),
-    )
-    await run(sessions.accumulate, { ...Object.fromEntries(gradients), ...added }, { outputs: totals, fetch: [] })
-    Object.values(more).forEach(disposeTensor)
   }
-  if (!Number.isFinite(loss))
-    throw new RangeError(`Cannot train on: the loss is ${loss} at step ${number}, expected a number`)
-
-  const sizes = stepSizes(step.options, { step: number, rates })
-  const scalars = Object.fromEntries(
-    Object.entries(sizes).map(([name, value]) => [
-      name,
-      residentTensor('float32', [], { data: Float32Array.of(value) }),
-    ]),
-  )
-  const state = { ...trainedWeights(step), ...Object.fromEntries(step.moments), ...Object.fromEntries(gradients) }
-  const usable = new Set(sessions.update.inputNames)
-  const given = Object.fromEntries(Object.entries({ ...state, ...scalars }).filter(([name]) => usable.has(name)))
-  const moved = { ...trainedWeights(step), ...Object.fromEntries(step.moments) }
-  const outputs = Object.fromEntries(Object.entries(moved).map(([name, tensor]) => [`next:${name}`, tensor]))
-  const { norm } = await run(sessions.update, given, { outputs, fetch: ['norm'] })
-  const gradientNorm = Number(norm?.data[0])
-  Object.values(scalars).forEach(disposeTensor)
-  if (norm !== undefined) disposeTensor(norm)
-  return { loss, gradientNorm }
+  return loss
 }
 
+async function addToGradients({ trained, gradients, sessions }: TrainingStep, more: Inputs): Promise<void> {
+  const renamed = (prefix: string, tensors: Inputs | TrainingStep['gradients']) =>
+    Object.fromEntries(
+      trained.map(({ name }) => [`${prefix}:${name}`, tensorOf(tensors, stateNames.gradient(name))] as const),
+    )
+  const inputs = { ...Object.fromEntries(gradients), ...renamed('more', more) }
+  await run(sessions.accumulate, inputs, { outputs: renamed('total', gradients), fetch: [] })
+}
+
+/** Moves weights and moments by the gradients; `number` counts from 1. Returns the gradients' norm before clipping. */
+export async function updateWeights(
+  step: TrainingStep,
+  { number, rates }: { number: number; rates: Readonly<Record<string, number>> },
+): Promise<number> {
+  const { sessions, moments, gradients } = step
+  const sizes = Object.entries(stepSizes(step.options, { step: number, rates })).map(
+    ([name, value]) => [name, residentTensor('float32', [], { data: Float32Array.of(value) })] as const,
+  )
+  const moved = { ...trainedWeights(step), ...Object.fromEntries(moments) }
+  const inputs = usedBy(sessions.update, { ...moved, ...Object.fromEntries([...gradients, ...sizes]) })
+  const outputs = Object.fromEntries(Object.entries(moved).map(([name, tensor]) => [`next:${name}`, tensor]))
+  const results = await run(sessions.update, inputs, { outputs, fetch: ['norm'] })
+  const norm = tensorOf(results, 'norm')
+  for (const [, tensor] of sizes) disposeTensor(tensor)
+  disposeTensor(norm)
+  return Number(norm.data[0])
+}
+
+/** Inputs of a graph besides its weights, by name. */
 export type Inputs = Readonly<Record<string, ResidentTensor>>
 
-/** Loss and scores of a batch without learning from it. */
+/** Loss and scores of a batch without learning from it; the caller disposes the scores. */
 export async function scoreOnce(step: TrainingStep, batch: Inputs): Promise<{ loss: number; scores: ResidentTensor }> {
-  const usable = new Set(step.sessions.score.inputNames)
-  const inputs = Object.fromEntries(
-    Object.entries({ ...trainedWeights(step), ...batch }).filter(([name]) => usable.has(name)),
-  )
-  const result = await run(step.sessions.score, inputs)
-  return { loss: numberOf(result), scores: tensorOf(result, 'scores') }
+  const { score } = step.sessions
+  const results = await run(score, usedBy(score, { ...trainedWeights(step), ...batch }))
+  const loss = tensorOf(results, 'loss')
+  disposeTensor(loss)
+  return { loss: Number(loss.data[0]), scores: tensorOf(results, 'scores') }
 }
 
 export async function disposeTrainingStep(step: TrainingStep): Promise<void> {
@@ -161,14 +178,11 @@ function accumulationGraph(trained: readonly Trained[]): Uint8Array {
   return writeOnnx(Object.fromEntries(totals), { parameters: 'inputs', name: 'accumulate' }).model
 }
 
-function usedBy(parameters: readonly { name: string }[], tensors: Inputs): Inputs {
-  const names = new Set(parameters.map(({ name }) => name))
-  return Object.fromEntries(Object.entries(tensors).filter(([name]) => names.has(name)))
-}
-
-function numberOf(outputs: Readonly<Record<string, ResidentTensor>>): number {
-  const value = Number(tensorOf(outputs, 'loss').data[0])
-  return value
+/** Those tensors that a session has inputs for. */
+function usedBy(session: Session, tensors: Inputs): Inputs {
+  return Object.fromEntries(
+    session.inputNames.flatMap((name) => (tensors[name] === undefined ? [] : [[name, tensors[name]]])),
+  )
 }
 
 function tensorOf(tensors: Inputs | ReadonlyMap<string, ResidentTensor>, name: string): ResidentTensor {

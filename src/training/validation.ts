@@ -1,8 +1,28 @@
 /** How well a part does its lesson on samples it has not learned from, measured while it trains. */
 
 import type { Sample } from '../instruction-data/sample.ts'
-import type { ResidentTensor } from '../runtime/resident-tensor.ts'
+import { disposeTensor, type ResidentTensor } from '../runtime/resident-tensor.ts'
+import type { Batch } from './batch-maker.ts'
 import type { EncodedSample } from './batches.ts'
+import { scoreOnce, type TrainingStep } from './training-step.ts'
+
+/** Mean loss and shares of right answers over batches of one part each. */
+export async function validate(
+  step: TrainingStep,
+  batches: readonly Batch[],
+): Promise<{ loss: number; accuracy: Record<string, number> }> {
+  const tally: Tally = new Map()
+  let total = 0
+  for (const { inputs, samples, encoded } of batches) {
+    const [input = {}] = inputs
+    const { loss, scores } = await scoreOnce(step, input)
+    total += loss
+    if (encoded !== undefined) tallyAnswers(tally, { samples, encoded, scores })
+    else if (input.targets !== undefined) tallyLabels(tally, { targets: input.targets, scores })
+    disposeTensor(scores)
+  }
+  return { loss: total / batches.length, accuracy: shares(tally) }
+}
 
 /** Counts that can be added up over batches: right and all, by what was asked. */
 export type Tally = Map<string, { right: number; all: number }>

@@ -1,0 +1,42 @@
+/**
+ * Runs a bench: a table for people, and one JSON document as the last line.
+ *
+ *     npm run bench -- engine
+ */
+
+import { engineBench } from './engine.ts'
+import { type BenchResult, surroundings } from './measure.ts'
+
+type Bench = { readonly about: string; readonly run: () => Promise<BenchResult> }
+
+const benches: Readonly<Record<string, Bench>> = {
+  engine: { about: 'training step and cached attention, against what the machine can do', run: engineBench },
+}
+
+const [name = ''] = process.argv.slice(2)
+const bench = Object.hasOwn(benches, name) ? benches[name] : undefined
+if (bench === undefined) {
+  console.error(name === '' ? 'Which bench?' : `There is no bench ${JSON.stringify(name)}`)
+  for (const [known, { about }] of Object.entries(benches)) console.error(`  npm run bench -- ${known}    ${about}`)
+  process.exitCode = 1
+} else {
+  const before = surroundings()
+  const { table, notes, figures } = await bench.run()
+  printTable(table)
+  for (const note of notes) console.log(`- ${note}`)
+  const { load_average } = surroundings()
+  console.log(JSON.stringify({ bench: name, ...figures, machine: { ...before, load_average_after: load_average } }))
+}
+
+function printTable(table: BenchResult['table']): void {
+  const header = Object.keys(table[0] ?? {})
+  const lines = [header, ...table.map((row) => header.map((column) => String(row[column] ?? '')))]
+  const widths = header.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
+  for (const line of lines)
+    console.log(
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+}

@@ -1,0 +1,58 @@
+/** What every bench needs: timing, medians, and a description of the machine that it ran on. */
+
+import { execFileSync } from 'node:child_process'
+import { availableParallelism, cpus, loadavg, totalmem } from 'node:os'
+
+export type BenchResult = {
+  /** The table, a row per measurement; every row has the same keys. */
+  readonly table: readonly Readonly<Record<string, string | number>>[]
+  /** What the figures mean and how they were taken, a sentence each. */
+  readonly notes: readonly string[]
+  /** The keys of the JSON document. */
+  readonly figures: Readonly<Record<string, unknown>>
+}
+
+/** Milliseconds that `work` takes. */
+export async function time(work: () => unknown): Promise<number> {
+  const start = performance.now()
+  await work()
+  return performance.now() - start
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = Math.floor(sorted.length / 2)
+  const [low = Number.NaN, high = Number.NaN] = [sorted[Math.ceil(sorted.length / 2) - 1], sorted[middle]]
+  return (low + high) / 2
+}
+
+/** Rounded to `digits` significant digits, for tables and JSON alike. */
+export function rounded(value: number, digits = 3): number {
+  return Number(value.toPrecision(digits))
+}
+
+/** The machine, the software, and what else the machine was doing. */
+export function surroundings(): Record<string, unknown> {
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: availableParallelism(),
+    memory_gib: rounded(totalmem() / 2 ** 30),
+    platform: `${process.platform} ${process.arch}`,
+    node: process.version,
+    commit: commit(),
+    date: new Date().toISOString(),
+    load_average: rounded(loadavg()[0] ?? 0),
+  }
+}
+
+/** The commit, marked `-dirty` when files differ from it, or null outside of a checkout. */
+function commit(): string | null {
+  try {
+    return execFileSync('git', ['describe', '--always', '--dirty', '--exclude', '*'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim()
+  } catch {
+    return null
+  }
+}

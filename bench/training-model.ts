@@ -1,0 +1,113 @@
+/** The training step that the engine bench measures: LLaMA blocks through the real model and training code. */
+
+import { type LlavaConfig, parseLlavaConfig, toHuggingFaceConfig } from '../src/model/config.ts'
+import { disposeTensor, residentTensor } from '../src/runtime/resident-tensor.ts'
+import { adamWDefaults } from '../src/training/adamw.ts'
+import { answerInputs } from '../src/training/batches.ts'
+import { initialWeight } from '../src/training/initialization.ts'
+import { answerLoss } from '../src/training/objectives.ts'
+import { partOf, stages } from '../src/training/stages.ts'
+import {
+  computeGradients,
+  createTrainingStep,
+  disposeTrainingStep,
+  trainOnce,
+  updateWeights,
+} from '../src/training/training-step.ts'
+
+/** 6 blocks of width 256 and a head of 1024 tokens. The picture is one patch: all but one position are text, and learned. */
+const config: LlavaConfig = {
+  vision: {
+    kind: 'clip',
+    imageSide: 4,
+    patch: 4,
+    width: 8,
+    depth: 1,
+    heads: 1,
+    mlpWidth: 8,
+    activation: 'quick_gelu',
+    normEpsilon: 1e-5,
+    classToken: true,
+    preNorm: true,
+    patchBias: false,
+  },
+  language: {
+    kind: 'llama',
+    vocabulary: 1024,
+    width: 256,
+    depth: 6,
+    heads: 8,
+    keyValueHeads: 8,
+    headSize: 32,
+    mlpWidth: 704,
+    normEpsilon: 1e-5,
+    ropeTheta: 10_000,
+    context: 192,
+    tiedHead: false,
+    attentionBias: false,
+    eosTokens: [2],
+  },
+  projector: { layers: 1, activation: 'gelu', bias: true },
+  featureLayer: -1,
+  featureSelect: 'patch',
+  imageToken: 3,
+  visualTokens: 1,
+}
+
+export const benchModel = { config: parseLlavaConfig(toHuggingFaceConfig(config)), batch: 8, length: 192 } as const
+
+export async function createBenchStep() {
+  const { batch, length } = benchModel
+  const { language, vision } = config
+  const learns: readonly string[] = stages['instruction-tuning'].learns
+  const trainingStep = await createTrainingStep({
+    objective: (weights) => answerLoss(config, weights, { batch, length, form: 'features' }),
+    groupOf: (name) => (learns.includes(partOf(name)) ? partOf(name) : undefined),
+    startingValue: (weight) => initialWeight(weight, { seed: 0, depth: language.depth }),
+    optimizer: { ...adamWDefaults, weightDecay: 0.05 },
+  })
+  const samples = Array.from({ length: batch }, (_, b) => ({
+    ids: Int32Array.from({ length }, (_, t) => (t === 0 ? config.imageToken : (b * 7919 + t * 104_729) % 1024)),
+    loss: Uint8Array.from({ length }, (_, t) => (t === 0 ? 0 : 1)),
+    pictureStart: 0,
+    answers: [{ start: 1, end: length }],
+  }))
+  const inputs = {
+    ...answerInputs(samples, { config, length, tokenCount: batch * (length - 1) }),
+    features: residentTensor('float32', [batch, 1, vision.width], {
+      data: new Float32Array(batch * vision.width).fill(0.1),
+    }),
+  }
+  const rates = { projector: 1e-4, languageModel: 1e-4 }
+  let number = 0
+  return {
+    trainingStep,
+    flops: stepFlops(),
+    tokens: batch * length,
+    parameters: trainingStep.trained.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+    step: () => trainOnce(trainingStep, { batches: [inputs], number: ++number, rates }),
+    gradients: () => computeGradients(trainingStep, [inputs]),
+    update: () => updateWeights(trainingStep, { number: ++number, rates }),
+    dispose: async () => {
+      await disposeTrainingStep(trainingStep)
+      Object.values(inputs).forEach(disposeTensor)
+    },
+  }
+}
+
+/**
+ * Floating-point operations of one forward and backward pass, matrix products alone. Backward costs each product twice, once per factor, except
+ * for the projector's, whose input needs no gradient.
+ */
+function stepFlops(): number {
+  const { batch: B, length: L } = benchModel
+  const { language, vision, visualTokens: P } = config
+  const { width: D, mlpWidth, heads, keyValueHeads, headSize: H, depth, vocabulary: V } = language
+  const product = (m: number, k: number, n: number) => 2 * m * k * n
+  const rows = B * L
+  const linears =
+    2 * product(rows, D, heads * H) + 2 * product(rows, D, keyValueHeads * H) + 3 * product(rows, D, mlpWidth)
+  const attention = B * heads * (product(L, H, L) + product(L, L, H))
+  const head = product(B * (L - P), D, V)
+  return 3 * (depth * (linears + attention) + head) + 2 * product(B * P, vision.width, D)
+}

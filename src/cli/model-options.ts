@@ -1,0 +1,67 @@
+/** Options that all commands with a model share, and the model they open. */
+
+import type { Command } from 'commander'
+import { Llava } from '../llava.ts'
+import type { CommandContext } from './context.ts'
+import { decimalNumber, wholeNumber } from './options.ts'
+import { clearStatus, drawStatus, printable } from './terminal.ts'
+
+export type ModelOptions = { model?: string; threads?: number }
+
+export type SamplingChoices = {
+  maxTokens?: number
+  temperature?: number
+  topP?: number
+  topK?: number
+  seed?: number
+}
+
+export function addModelOptions(command: Command): Command {
+  return command
+    .option('-m, --model <name|folder>', 'a built-in model or a Hugging Face folder (default: picturebook)')
+    .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+}
+
+export function addSamplingOptions(command: Command): Command {
+  return command
+    .option('--max-tokens <n>', 'longest answer in tokens', wholeNumber('--max-tokens', { from: 1 }))
+    .option(
+      '--temperature <t>',
+      '0: always the likeliest word; 1: as the model spreads',
+      decimalNumber('--temperature', { from: 0 }),
+    )
+    .option('--top-p <p>', 'only the likeliest tokens that sum to p', decimalNumber('--top-p', { above: 0, to: 1 }))
+    .option('--top-k <k>', 'only the k likeliest tokens', wholeNumber('--top-k', { from: 1 }))
+    .option('--seed <n>', 'the same seed, the same answer', wholeNumber('--seed'))
+}
+
+/** Only what sampling needs of a command's options. */
+export function samplingOf({ maxTokens, temperature, topP, topK, seed }: SamplingChoices): SamplingChoices {
+  return {
+    ...(maxTokens !== undefined && { maxTokens }),
+    ...(temperature !== undefined && { temperature }),
+    ...(topP !== undefined && { topP }),
+    ...(topK !== undefined && { topK }),
+    ...(seed !== undefined && { seed }),
+  }
+}
+
+/** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
+export async function withModel<T>(
+  { model, threads }: ModelOptions,
+  { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
+  use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
+): Promise<T> {
+  const name = model ?? 'picturebook'
+  const started = performance.now()
+  drawStatus(stderr, `opening ${printable(name)} …`)
+  const llava = await Llava.load(model, {
+    ...(threads !== undefined && { threads }),
+    signal: watch.signal,
+  }).finally(() => clearStatus(stderr))
+  try {
+    return await use(llava, { name, loadMs: performance.now() - started })
+  } finally {
+    await llava.dispose()
+  }
+}

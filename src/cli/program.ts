@@ -1,0 +1,67 @@
+/** The program: its commands, and how it ends. */
+
+import { Command, CommanderError } from 'commander'
+import { addAskCommand } from './ask.ts'
+import { addChatCommand } from './chat.ts'
+import type { CommandContext } from './context.ts'
+import { report } from './errors.ts'
+import { watchInterruptions } from './interruption.ts'
+import { packageVersion } from './package-files.ts'
+import { addStartCommand } from './start.ts'
+import { openTerminal } from './terminal.ts'
+import { addTraceCommand } from './trace.ts'
+import { addTrainCommand } from './train.ts'
+
+/** Runs a command line without the program's name; the result is the exit code. Nothing is thrown. */
+export async function runProgram(words: readonly string[]): Promise<number> {
+  const watch = watchInterruptions()
+  const stderr = openTerminal(process.stderr)
+  const context = { stdout: openTerminal(process.stdout), stderr, watch }
+  const debug = words.includes('--debug')
+  try {
+    const program = makeProgram(context, { version: await packageVersion() })
+    const first = words.every((word) => word === '--debug')
+    await program.parseAsync(first ? ['start', ...words] : [...words], { from: 'user' })
+  } catch (error) {
+    const shown = error instanceof CommanderError && error.exitCode === 0 // --help, --version
+    if (!shown && watch.interruption() === undefined) {
+      stderr.write(report(error, { debug }))
+      return 1
+    }
+  } finally {
+    watch.stop()
+  }
+  const interruption = watch.interruption()
+  if (interruption === undefined) return Number(process.exitCode ?? 0)
+  if (interruption.message !== '') stderr.write(report(new Error(interruption.message), { debug }))
+  return interruption.exitCode
+}
+
+function makeProgram(context: CommandContext, { version }: { version: string }): Command {
+  const program = new Command('llava')
+    .description('LLaVA in TypeScript: ask about pictures, train, look inside.')
+    .version(version, '-V, --version')
+    .option('--debug', 'print the stack trace of an error')
+    // Settings come before the commands, which inherit them.
+    .exitOverride()
+    .configureOutput({ outputError: () => {} }) // errors are said once, by `report`
+    .configureHelp({ showGlobalOptions: true })
+    .helpCommand(false)
+    .showSuggestionAfterError()
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ llava                                          a first look
+  $ llava ask photo.jpg 'What is in the picture?'
+  $ llava chat photo.jpg
+  $ llava train recipes/picturebook/1-encoder.yaml
+  $ llava ask --help                               all about one command`,
+    )
+  addStartCommand(program, context)
+  addAskCommand(program, context)
+  addChatCommand(program, context)
+  addTrainCommand(program, context)
+  addTraceCommand(program, context)
+  return program
+}

@@ -1,0 +1,125 @@
+/**
+ * A context: what the language model has read so far, kept in a KV cache between turns.
+ *
+ * The next prompt usually begins with all that was read, so only its new tokens are computed. Going back is setting
+ * the length: what lies behind it in the cache is never looked at again.
+ */
+
+import { type CompiledModel, encodePicture, prefill, type RunLimits, step } from './compiled-model.ts'
+import { allocateCache, type CacheMemory, capacityFor, disposeCache, growCache } from './kv-cache.ts'
+import { commonPrefix, type Prompt, type PromptPicture } from './prompt.ts'
+
+export type GenerationContext = {
+  readonly model: CompiledModel
+  read: { readonly ids: number[]; readonly pictures: readonly PromptPicture[] } // what the cache holds
+  cache: CacheMemory | undefined
+  state: 'open' | 'busy' | 'closed'
+}
+
+export type Reading = {
+  readonly logits: Float32Array // [V], of what follows
+  readonly reused: number // tokens that were in the cache already
+  readonly imageMs: number
+  readonly promptMs: number
+}
+
+/** An empty context. It takes memory when something is read; close it. */
+export function openContext(model: CompiledModel): GenerationContext {
+  return { model, read: { ids: [], pictures: [] }, cache: undefined, state: 'open' }
+}
+
+/** Frees the cache. Safe to repeat. Throws an Error while an answer is being generated. */
+export function closeContext(context: GenerationContext): void {
+  if (context.state === 'busy') throw new Error('Cannot close the context: it is generating, end that first')
+  if (context.cache !== undefined) disposeCache(context.cache)
+  Object.assign(context, { cache: undefined, read: { ids: [], pictures: [] }, state: 'closed' })
+}
+
+/**
+ * Reads a prompt, of which the cache may already hold the beginning.
+ *
+ * @throws RangeError when the prompt does not fit into the model's context, `signal.reason` when the signal fires: the
+ *   context then stays usable and has read nothing more
+ */
+export async function readPrompt(
+  context: GenerationContext,
+  prompt: Prompt,
+  { signal }: RunLimits = {},
+): Promise<Reading> {
+  const { model } = context
+  expectFits(prompt, model)
+  const reused = commonPrefix(context.read, prompt, model.config)
+  const started = performance.now()
+  const fresh = prompt.pictures.filter(({ start }) => start >= reused)
+  const pictures: { start: number; visualTokens: Float32Array }[] = []
+  for (const picture of fresh) {
+    const visualTokens = await visualTokensOf(model, picture, { signal })
+    pictures.push({ start: picture.start - reused, visualTokens })
+  }
+  const encoded = performance.now()
+  const cache = roomFor(context, { tokens: prompt.ids.length, kept: reused })
+  rewind(context, reused)
+  const logits = await prefill(model, { ids: prompt.ids.subarray(reused), pictures, cache, past: reused }, { signal })
+  context.read = { ids: [...prompt.ids], pictures: prompt.pictures }
+  return { logits, reused, imageMs: encoded - started, promptMs: performance.now() - encoded }
+}
+
+/** Reads one token that follows all that was read: the logits [V] of the next. */
+export async function readToken(
+  context: GenerationContext,
+  token: number,
+  { signal }: RunLimits = {},
+): Promise<Float32Array> {
+  const past = context.read.ids.length
+  const cache = roomFor(context, { tokens: past + 1, kept: past })
+  const logits = await step(context.model, { ids: [token], past: [past], cache }, { signal })
+  context.read.ids.push(token)
+  return logits
+}
+
+/** Forgets everything after the first `length` tokens. */
+export function rewind(context: GenerationContext, length: number): void {
+  const { ids, pictures } = context.read
+  context.read = { ids: ids.slice(0, length), pictures: pictures.filter(({ start }) => start < length) }
+}
+
+/** @throws RangeError naming the length of the prompt and the context */
+export function expectFits({ ids, pictures }: Prompt, { config }: CompiledModel): void {
+  const { context } = config.language
+  if (ids.length === 0) throw new RangeError('Cannot generate: the prompt is empty, expected at least one token')
+  if (ids.length < context) return
+  const visual = pictures.length * config.visualTokens
+  const described = visual === 0 ? '' : ` (${visual} of them visual tokens of ${pictures.length} pictures)`
+  throw new RangeError(
+    `Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than the context of ${context}`,
+  )
+}
+
+function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number; kept: number }): CacheMemory {
+  const { language } = context.model.config
+  const { cache } = context
+  if (cache !== undefined && cache.capacity >= tokens) return cache
+  const capacity = capacityFor(tokens, language)
+  context.cache =
+    cache === undefined ? allocateCache(language, { capacity }) : growCache(language, { cache, capacity, length: kept })
+  return context.cache
+}
+
+/** Visual tokens of a picture, computed once as long as it is among the last few that the model saw. */
+async function visualTokensOf(
+  model: CompiledModel,
+  { key, pixels }: PromptPicture,
+  { signal }: RunLimits,
+): Promise<Float32Array> {
+  const { recentPictures: seen } = model
+  const tokens = seen.get(key) ?? (await encodePicture(model, pixels, { signal })).visualTokens
+  seen.delete(key) // the latest goes to the end
+  seen.set(key, tokens)
+  for (const oldest of seen.keys()) {
+    if (seen.size <= rememberedPictures) break
+    seen.delete(oldest)
+  }
+  return tokens
+}
+
+const rememberedPictures = 16

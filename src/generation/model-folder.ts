@@ -1,0 +1,207 @@
+/** A model folder of Hugging Face, read whole: config, weights, tokenizer, chat template, picture processor, generation defaults. */
+
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { loadWeights, type Weights } from '../checkpoint/load.ts'
+import { type ChatTemplate, loadChatTemplate } from '../conversation/chat-template.ts'
+import { findTemplate, type Template } from '../conversation/templates.ts'
+import { loadTokenizer, type Tokenizer } from '../conversation/tokenizer.ts'
+import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/processor-config.ts'
+import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
+import { checkSamplingOptions, type SamplingOptions } from './sampling.ts'
+
+export type ModelFolder = {
+  readonly config: LlavaConfig
+  readonly weights: Weights
+  readonly tokenizer: Tokenizer
+  readonly template: Template | ChatTemplate
+  readonly imageProcessor: ImageProcessorConfig
+  /** Tokens and texts that end an answer. */
+  readonly stopTokens: readonly number[]
+  readonly stop: readonly string[]
+  readonly defaults: SamplingOptions & { readonly maxTokens?: number }
+}
+
+/**
+ * Reads config.json, model.safetensors (or its shards), tokenizer.json and preprocessor_config.json, and where they are
+ * there tokenizer_config.json, chat_template.jinja and generation_config.json.
+ *
+ * The chat template is the first of: the one that `llava_template` of tokenizer_config.json names, chat_template.jinja,
+ * the config's `chat_template`, chat_template.json, vicuna_v1.
+ *
+ * @throws Error, SyntaxError, TypeError or RangeError, always one sentence that names the folder and the file
+ */
+export async function readModelFolder(
+  folder: string,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<ModelFolder> {
+  const status = await stat(folder).catch(() => undefined)
+  if (!status?.isDirectory()) {
+    const found = status === undefined ? 'there is no such folder' : 'it is a file, expected a folder'
+    throw new Error(`Cannot load the model ${folder}: ${found}`)
+  }
+  signal?.throwIfAborted()
+  const config = await readPart(folder, 'config.json', parseLlavaConfig)
+  const tokenizerConfig = await readOptional(folder, 'tokenizer_config.json', (json) => json)
+  const tokenizer = await readPart(folder, 'tokenizer.json', (tokenizerJson) =>
+    loadTokenizer({ tokenizerJson, ...(tokenizerConfig !== undefined && { tokenizerConfig }) }),
+  )
+  expectVocabulary(folder, { config, tokenizer })
+  const imageProcessor = await readPart(folder, 'preprocessor_config.json', readImageProcessorConfig)
+  const template = await readTemplate(folder, { config, tokenizer, tokenizerConfig })
+  const generation = await readOptional(folder, 'generation_config.json', readGenerationConfig)
+  signal?.throwIfAborted()
+  const weights = await loadWeights(folder, config).catch((error: unknown) =>
+    explain(folder, { file: 'its weights', error }),
+  )
+  return {
+    config,
+    weights,
+    tokenizer,
+    template,
+    imageProcessor,
+    ...stopRules({ config, tokenizer, template, extra: generation?.eosTokens ?? [] }),
+    defaults: generation?.defaults ?? {},
+  }
+}
+
+const token = z.int().min(0)
+const generationSchema = z.looseObject({
+  eos_token_id: z.union([token, z.array(token)]).nullish(),
+  max_new_tokens: z.int().min(1).nullish(),
+  do_sample: z.boolean().nullish(),
+  temperature: z.number().nullish(),
+  top_k: z.int().min(0).nullish(),
+  top_p: z.number().nullish(),
+  min_p: z.number().nullish(),
+  repetition_penalty: z.number().nullish(),
+})
+
+/** As in transformers, an answer is only drawn when `do_sample` is true; otherwise it is greedy whatever the temperature. */
+function readGenerationConfig(json: unknown): { eosTokens: number[]; defaults: ModelFolder['defaults'] } {
+  const parsed = generationSchema.safeParse(json)
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]
+    throw new TypeError(`${issue?.path.join('.') || 'the file'} is not valid: ${issue?.message ?? 'unknown reason'}`)
+  }
+  const file = parsed.data
+  const given = <T>(value: T | null | undefined): T | undefined => value ?? undefined
+  const drawn: SamplingOptions = {
+    temperature: file.temperature ?? 1,
+    topK: file.top_k === 0 ? undefined : given(file.top_k),
+    topP: given(file.top_p),
+    minP: given(file.min_p),
+  }
+  const defaults = {
+    ...(file.max_new_tokens && { maxTokens: file.max_new_tokens }),
+    ...(file.do_sample === true && drawn),
+    repetitionPenalty: given(file.repetition_penalty),
+  }
+  checkSamplingOptions(defaults)
+  return { eosTokens: [file.eos_token_id ?? []].flat(), defaults }
+}
+
+const namedTemplate = z.looseObject({ llava_template: z.string().nullish(), chat_template: z.unknown().optional() })
+
+async function readTemplate(
+  folder: string,
+  { config, tokenizer, tokenizerConfig }: { config: LlavaConfig; tokenizer: Tokenizer; tokenizerConfig: unknown },
+): Promise<Template | ChatTemplate> {
+  const pictureToken = tokenizer.pieces[config.imageToken] ?? '<image>'
+  const named = await attempt(folder, 'tokenizer_config.json', async () => {
+    const { data } = namedTemplate.safeParse(tokenizerConfig ?? {})
+    if (data === undefined) throw new TypeError('llava_template is not valid: expected the name of a template')
+    return data
+  })
+  // Models trained here name their template: its ids are exactly those that training saw. The Jinja form is for other programs.
+  if (typeof named.llava_template === 'string') {
+    const { llava_template: name } = named
+    return attempt(folder, 'tokenizer_config.json', async () => findTemplate(name))
+  }
+  const source = await readText(folder, 'chat_template.jinja')
+  if (source !== undefined) {
+    return attempt(folder, 'chat_template.jinja', () =>
+      loadChatTemplate({ source, config: tokenizerConfig, pictureToken }),
+    )
+  }
+  if (named.chat_template) {
+    return attempt(folder, 'tokenizer_config.json', () => loadChatTemplate({ config: tokenizerConfig, pictureToken }))
+  }
+  const whole = await readOptional(folder, 'chat_template.json', (json) =>
+    loadChatTemplate({ config: json, pictureToken }),
+  )
+  return whole ?? findTemplate('vicuna_v1')
+}
+
+function stopRules({
+  config,
+  tokenizer,
+  template,
+  extra,
+}: Pick<ModelFolder, 'config' | 'tokenizer' | 'template'> & { extra: readonly number[] }): Pick<
+  ModelFolder,
+  'stopTokens' | 'stop'
+> {
+  const end = template.style === 'jinja' ? undefined : template.end
+  const ids = [...config.language.eosTokens, ...extra, tokenizer.eosId]
+  if (end !== undefined && 'token' in end) ids.push(tokenizer.ids.get(end.token))
+  const stopTokens = [...new Set(ids.filter((id) => id !== undefined))]
+  return { stopTokens, stop: end !== undefined && 'text' in end ? [end.text] : [] }
+}
+
+function expectVocabulary(folder: string, { config, tokenizer }: Pick<ModelFolder, 'config' | 'tokenizer'>): void {
+  const { vocabulary } = config.language
+  if (tokenizer.vocabularySize > vocabulary) {
+    throw new RangeError(
+      `Cannot load the model ${folder}: tokenizer.json has ids up to ${tokenizer.vocabularySize - 1}, expected at most ${vocabulary - 1} as in config.json`,
+    )
+  }
+}
+
+async function readPart<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T> {
+  const text = await readText(folder, file)
+  if (text === undefined) throw new Error(`Cannot load the model ${folder}: ${file} is missing`)
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (error) {
+    const reason = messageOf(error).split('\n', 1)[0]
+    throw new SyntaxError(`Cannot load the model ${folder}: ${file} is not valid JSON (${reason})`, { cause: error })
+  }
+  return attempt(folder, file, () => read(json))
+}
+
+async function readOptional<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T | undefined> {
+  return (await readText(folder, file)) === undefined ? undefined : readPart(folder, file, read)
+}
+
+async function readText(folder: string, file: string): Promise<string | undefined> {
+  try {
+    return await readFile(join(folder, file), 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw new Error(`Cannot load the model ${folder}: ${file} cannot be read (${messageOf(error)})`, { cause: error })
+  }
+}
+
+async function attempt<T>(folder: string, file: string, read: () => T | Promise<T>): Promise<T> {
+  try {
+    return await read()
+  } catch (error) {
+    return explain(folder, { file, error })
+  }
+}
+
+/** The same error with the folder and the file in its sentence, of the same class. */
+function explain(folder: string, { file, error }: { file: string; error: unknown }): never {
+  const message = messageOf(error)
+  if (message.startsWith('Cannot load the model ')) throw error
+  const sentence = `Cannot load the model ${folder}: ${file}: ${message.replace(/^Cannot /, 'cannot ')}`
+  const known = [SyntaxError, RangeError, TypeError].find((kind) => error instanceof kind) ?? Error
+  throw new known(sentence, { cause: error })
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

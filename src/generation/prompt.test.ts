@@ -1,0 +1,55 @@
+import { describe, expect, test } from 'vitest'
+import { randomPixels, tinyConfig } from '../../tests/tiny-model.ts'
+import { commonPrefix, makePrompt, type Prompt, preparePicture } from './prompt.ts'
+
+const config = tinyConfig() // 4 visual tokens, image token 3
+const [house, tree] = [5, 6].map((seed) => preparePicture(randomPixels(config, { seed }), config))
+
+function promptOf(...ids: number[]) {
+  return (...pictures: (typeof house)[]): Prompt =>
+    makePrompt(
+      { ids: Int32Array.from(ids), loss: new Uint8Array(ids.length) },
+      { pictures: pictures.map((picture) => picture!), config },
+    )
+}
+
+test('a placeholder becomes as many as the picture has visual tokens', () => {
+  const { ids, pictures } = promptOf(1, 3, 7, 3, 8)(house, tree)
+  expect([...ids]).toEqual([1, 3, 3, 3, 3, 7, 3, 3, 3, 3, 8])
+  expect(pictures.map(({ start }) => start)).toEqual([1, 6])
+})
+
+test('pictures and placeholders must be equally many', () => {
+  expect(() => promptOf(1, 3, 7)(house, tree)).toThrow(/found 1 in the prompt, expected one for each of 2 pictures/)
+  expect(() => promptOf(1, 3, 7)()).toThrow(RangeError)
+})
+
+test('a picture of another side is refused', () => {
+  expect(() => preparePicture(new Float32Array(3 * 16), config)).toThrow(/side 4, expected the vision encoder's 8/)
+})
+
+test('keys tell pictures apart by their pixels', () => {
+  expect(house!.key).not.toBe(tree!.key)
+  expect(preparePicture(house!.pixels.slice(), config).key).toBe(house!.key)
+})
+
+describe('the common beginning of what was read and what is wanted', () => {
+  const read = promptOf(1, 3, 7, 8)(house) // 1 v v v v 7 8
+
+  test.each<[string, Prompt, number]>([
+    ['all of it, when more follows', promptOf(1, 3, 7, 8, 9)(house), 7],
+    ['all but the last token, when nothing follows', promptOf(1, 3, 7, 8)(house), 6],
+    ['up to the first other token', promptOf(1, 3, 9, 8, 9)(house), 5],
+    ['up to another picture', promptOf(1, 3, 7, 8, 9)(tree), 1],
+    ['never into a picture that ends the prompt', promptOf(1, 3)(house), 1],
+    ['nothing', promptOf(2, 3, 7)(house), 0],
+  ])('%s', (_, wanted, length) => {
+    expect(commonPrefix(read, wanted, config)).toBe(length)
+  })
+
+  test('a generated placeholder id is no picture, and a picture no generated id', () => {
+    const generated = { ids: Int32Array.of(1, 3, 3, 3, 3, 7, 8), pictures: [] }
+    expect(commonPrefix(generated, promptOf(1, 3, 7, 8, 9)(house), config)).toBe(1)
+    expect(commonPrefix(read, { ...generated, ids: Int32Array.of(...generated.ids, 9) }, config)).toBe(1)
+  })
+})

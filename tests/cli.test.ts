@@ -1,0 +1,347 @@
+/** The program as people meet it: what it prints, how it ends, what it leaves behind. Bad input goes through the same door in this process. */
+
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { crc32, deflateSync } from 'node:zlib'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { closeSafetensors, openSafetensors } from '../src/checkpoint/safetensors.ts'
+import { runProgram } from '../src/cli/program.ts'
+import { writeTinyModel } from './tiny-model.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'llava-cli-'))
+const model = join(folder, 'model')
+const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
+const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
+const picture = fileURLToPath(new URL('../fixtures/image/plain.jpg', import.meta.url))
+const question = 'What is it?'
+const slow = 300_000
+
+beforeAll(() => writeTinyModel(model))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** Starts the program as a process of its own. */
+function start(words: readonly string[], { input }: { input?: string | Buffer } = {}) {
+  const child = spawn(process.execPath, ['--import', loader, main, ...words], {
+    env: { ...process.env, NO_COLOR: '1' },
+  })
+  if (input !== undefined) child.stdin.end(input)
+  const said = { stdout: '', stderr: '' }
+  child.stdout.setEncoding('utf8').on('data', (text) => (said.stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text) => (said.stderr += text))
+  const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code) => resolve({ code, ...said }))
+  })
+  return { child, ended }
+}
+
+/** Resolves when the program has printed something that matches. */
+function printed(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<void> {
+  return new Promise((resolve) => {
+    let text = ''
+    child.stdout.on('data', (part) => {
+      text += part
+      if (pattern.test(text)) resolve()
+    })
+  })
+}
+
+/** Runs the program in this process. */
+async function runHere(...words: string[]) {
+  const said = { stdout: '', stderr: '' }
+  const spies = (['stdout', 'stderr'] as const).map((name) =>
+    vi.spyOn(process[name], 'write').mockImplementation((text) => {
+      said[name] += text
+      return true
+    }),
+  )
+  try {
+    return { code: await runProgram(words), ...said }
+  } finally {
+    for (const spy of spies) spy.mockRestore()
+  }
+}
+
+describe('ask', { timeout: slow }, () => {
+  test('prints the answer and nothing else; the same with --json in one object', async () => {
+    const words = ['ask', picture, question, '--model', model, '--max-tokens', '8']
+    const streamed = await start(words).ended
+    expect(streamed).toMatchObject({ code: 0, stderr: '' })
+    const { code, stdout, stderr } = await runHere(...words, '--json')
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout.endsWith('}\n')).toBe(true)
+    const result = JSON.parse(stdout)
+    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model'])
+    expect(result.usage).toEqual({ prompt_tokens: expect.any(Number), image_tokens: 4, completion_tokens: 8 })
+    expect(Object.keys(result.timings)).toEqual(['load_ms', 'image_ms', 'prompt_ms', 'decode_ms'])
+    for (const time of Object.values(result.timings)) expect(time).toBeGreaterThan(0)
+    expect(result).toMatchObject({ finish_reason: 'length', model })
+    expect(streamed.stdout).toBe(`${result.answer}\n`)
+  })
+
+  test('takes several pictures, one from standard input, or none', async () => {
+    const words = ['ask', '-', picture, question, '--model', model, '--max-tokens', '1', '--json']
+    const { code, stdout } = await start(words, { input: readFileSync(picture) }).ended
+    expect(code).toBe(0)
+    expect(JSON.parse(stdout).usage.image_tokens).toBe(8)
+    const without = await runHere('ask', question, '--model', model, '--max-tokens', '1', '--json')
+    expect(JSON.parse(without.stdout).usage.image_tokens).toBe(0)
+  })
+
+  test('draws as it is told', async () => {
+    const draw = async (...options: string[]) => {
+      const words = ['ask', picture, question, '--model', model, '--max-tokens', '8', '--temperature', '2', ...options]
+      return (await runHere(...words)).stdout
+    }
+    const first = await draw('--seed', '1')
+    expect(await draw('--seed', '1')).toBe(first)
+    expect(await draw('--seed', '2')).not.toBe(first)
+    expect(await draw('--seed', '1', '--top-k', '1')).toBe(await draw('--seed', '2', '--top-p', '1e-9'))
+  })
+
+  test('ends quietly when nobody reads the answer', async () => {
+    const { child, ended } = start(['ask', picture, question, '--model', model])
+    child.stdout.destroy()
+    expect(await ended).toMatchObject({ code: 0, stderr: '' })
+  })
+})
+
+describe('bad input is one sentence and code 1', { timeout: slow }, () => {
+  const file = (name: string, content: string | Buffer) => {
+    writeFileSync(join(folder, name), content)
+    return join(folder, name)
+  }
+  const askAbout = (image: string) => ['ask', image, question, '--model', model]
+  const askOf = (name: string, damage: (copy: string) => void) => {
+    const copy = join(folder, name)
+    cpSync(model, copy, { recursive: true })
+    damage(copy)
+    return ['ask', question, '--model', copy]
+  }
+  const options = (...words: string[]) => ['ask', question, '--model', model, ...words]
+  const changeConfig = (copy: string, change: (config: { text_config: Record<string, unknown> }) => void) => {
+    const config = JSON.parse(readFileSync(join(copy, 'config.json'), 'utf8'))
+    change(config)
+    writeFileSync(join(copy, 'config.json'), JSON.stringify(config))
+  }
+
+  test.each<[string, () => string[], RegExp]>([
+    ['a missing picture', () => askAbout(join(folder, 'none.png')), /Cannot read .*none\.png: no such file/],
+    ['a folder as picture', () => askAbout(folder), /found a directory, expected a picture file/],
+    ['text as picture', () => askAbout(file('text.png', 'hello')), /found text, expected one of jpeg/],
+    ['an empty file', () => askAbout(file('empty.png', '')), /found 0 bytes, expected a picture/],
+    ['a truncated PNG', () => askAbout(file('cut.png', png(64, 64).subarray(0, -60))), /truncated or damaged/],
+    ['a PNG of 30 000 × 30 000', () => askAbout(file('huge.png', png(30_000, 30_000))), /found 30000x30000 pixels/],
+    ['an SVG', () => askAbout(file('bomb.svg', '<svg xmlns="http://www.w3.org/2000/svg"/>')), /found an SVG drawing/],
+    ['an address', () => askAbout('https://example.org/cat.png'), /found a URL, expected a file or bytes/],
+    ['no question', () => ['ask'], /the question is empty/],
+    ['an empty question', () => ['ask', picture, '  '], /the question is empty/],
+    ['a picture in the place of the question', () => ['ask', question, picture], /in the place of the question/],
+    [
+      'an unknown model',
+      () => ['ask', question, '--model', 'no-such'],
+      /no-such: there is no such folder.*picturebook/,
+    ],
+    ['an unknown option', () => options('--modle', 'x'), /unknown option '--modle'/],
+    ['an unknown command', () => ['aks'], /unknown command 'aks' \(Did you mean ask\?\)/],
+    ['--max-tokens 0', () => options('--max-tokens', '0'), /--max-tokens 0: expected a whole number from 1 up/],
+    ['--max-tokens abc', () => options('--max-tokens', 'abc'), /--max-tokens abc: expected a whole number/],
+    ['--temperature -1', () => options('--temperature', '-1'), /--temperature -1: expected a number from 0 up/],
+    ['--top-p 0', () => options('--top-p', '0'), /--top-p 0: expected a number above 0/],
+    ['--threads 0', () => options('--threads', '0'), /--threads 0: expected a whole number from 1 up/],
+    [
+      'a prompt beyond the context',
+      () => ['ask', 'why '.repeat(600), '--model', model],
+      /the prompt has \d+ tokens.*1024/,
+    ],
+    ['no config', () => askOf('no-config', (copy) => rmSync(join(copy, 'config.json'))), /config\.json/],
+    ['no weights', () => askOf('no-weights', (copy) => rmSync(join(copy, 'model.safetensors'))), /model\.safetensors/],
+    ['no tokenizer', () => askOf('no-words', (copy) => rmSync(join(copy, 'tokenizer.json'))), /tokenizer\.json/],
+    [
+      'broken JSON',
+      () => askOf('bad-json', (copy) => writeFileSync(join(copy, 'config.json'), '{"a": ')),
+      /config\.json/,
+    ],
+    [
+      'cut weights',
+      () => askOf('cut', (copy) => truncateSync(join(copy, 'model.safetensors'), 5000)),
+      /model\.safetensors/,
+    ],
+    [
+      'an unknown model_type',
+      () => askOf('gpt', (copy) => changeConfig(copy, (config) => (config.text_config.model_type = 'gpt9'))),
+      /gpt9/,
+    ],
+    ['a trace without a place', () => ['trace', picture, question, '--model', model], /required option '--out <file>'/],
+    [
+      'a trace into no folder',
+      () => ['trace', picture, question, '--model', model, '--out', join(folder, 'no', 'x')],
+      /Cannot use --out .*: there is no folder/,
+    ],
+    ['no recipe', () => ['train', join(folder, 'none.yaml')], /Cannot read recipe .*none\.yaml: no such file/],
+    ['a recipe of nonsense', () => ['train', file('bad.yaml', 'name: x')], /Cannot use recipe .*bad\.yaml: stage/],
+    [
+      'a run below a file',
+      () => ['train', recipe({ steps: 1 }), '--out', join(picture, 'x')],
+      /Cannot use --out .*is a file/,
+    ],
+    [
+      'an export over other things',
+      () => ['train', recipe({ steps: 1 }), '--out', join(folder, 'no-run'), '--export', folder],
+      /Cannot use --export .*: found .* in it, expected a new folder/,
+    ],
+    ['a chat about no picture', () => ['chat', join(folder, 'none.png')], /no such file/],
+  ])('%s', async (_, words, sentence) => {
+    const given = words()
+    const before = readdirSync(folder).sort()
+    const { code, stdout, stderr } = await runHere(...given)
+    expect(stderr).toMatch(/^llava: [^\n]+[^\n.]\n$/)
+    expect(stderr).toMatch(sentence)
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(readdirSync(folder).sort()).toEqual(before)
+  })
+
+  test('in a process of its own; the stack is for --debug', async () => {
+    const quiet = await start(['ask', 'none.png', question]).ended
+    expect(quiet).toEqual({ code: 1, stdout: '', stderr: 'llava: Cannot read none.png: no such file\n' })
+    expect((await runHere('ask', 'none.png', question, '--debug')).stderr).toMatch(/\n {4}at /)
+  })
+})
+
+describe('chat', { timeout: slow }, () => {
+  test('answers the lines of a pipe in turn and says with its code that one failed', async () => {
+    const input = `${question}\n\n/image ${picture}\n${question}\n/image none.png\n/clear\n${question}\n/quit\nnever read\n`
+    const { code, stdout, stderr } = await start(['chat', picture, '--model', model, '--max-tokens', '4'], { input })
+      .ended
+    expect(stderr).toBe('llava: Cannot read none.png: no such file\n')
+    expect(stdout.split('\n').filter((line) => line !== '').length).toBeGreaterThanOrEqual(3)
+    expect(stdout).not.toContain('> ')
+    expect(code).toBe(1)
+  })
+
+  test('ends at the end of its input, and with code 130 at Ctrl-C', async () => {
+    expect(await start(['chat', '--model', model], { input: '/help' }).ended).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('/image PATH'),
+      stderr: '',
+    })
+    const { child, ended } = start(['chat', '--model', model])
+    child.stdin.write('/help\n')
+    await printed(child, /quit/)
+    child.kill('SIGINT')
+    expect((await ended).code).toBe(130)
+  })
+})
+
+describe('train', { timeout: slow }, () => {
+  test('stops at Ctrl-C with a checkpoint, goes on, and exports a model that answers', async () => {
+    const path = recipe({ steps: 250 })
+    const out = join(folder, 'run')
+    const { child, ended } = start(['train', path, '--out', out, '--threads', '1'])
+    await printed(child, /step 2\/250/)
+    child.kill('SIGINT')
+    const stopped = await ended
+    expect(stopped.code).toBe(130)
+    expect(stopped.stdout).toMatch(/^Training tiny \(stage feature-alignment\), 250 steps/)
+    expect(stopped.stdout).toMatch(/\nstep 1\/250 · loss [\d.]+ · [\d.]+ pictures\/s · .+ left\n/)
+    expect(stopped.stderr).toMatch(/^Stopped after step \d+ of 250\. Go on with: llava train .* --resume\n$/)
+    const step = Number(/step (\d+)/.exec(stopped.stderr)?.[1])
+    expect(readdirSync(out)).toContain(`checkpoint-${String(step).padStart(8, '0')}`)
+    expect(readdirSync(out)).not.toContain('model')
+
+    const again = await runHere('train', path, '--out', out)
+    expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('expected --resume to go on') })
+
+    const resumed = await runHere('train', path, '--out', out, '--resume', '--threads', '1', '--json')
+    expect(resumed).toMatchObject({ code: 0, stderr: '' })
+    const events = resumed.stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    expect(events[0]).toMatchObject({ type: 'start', step, steps: 250 })
+    expect(events.find(({ type }) => type === 'step').step).toBe(step + 1)
+    expect(events.slice(-2).map(({ type }) => type)).toEqual(['end', 'export'])
+    expect(events.at(-1).path).toBe(join(out, 'model'))
+
+    const answer = await runHere('ask', picture, question, '--model', join(out, 'model'), '--json')
+    expect(answer).toMatchObject({ code: 0, stderr: '' })
+    const once = await runHere('train', path, '--out', out, '--resume', '--quiet', '--dtype', 'BF16')
+    expect(once).toEqual({ code: 0, stdout: '', stderr: '' })
+    expect(JSON.parse(readFileSync(join(out, 'model', 'config.json'), 'utf8')).torch_dtype).toBe('bfloat16')
+  })
+})
+
+test('trace writes what it lists', { timeout: slow }, async () => {
+  const out = join(folder, 'trace.safetensors')
+  const { code, stdout, stderr } = await runHere('trace', picture, question, '--model', model, '--out', out)
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  const file = await openSafetensors(out)
+  const listed = stdout
+    .split('\n')
+    .slice(1, -2)
+    .map((line) => line.split(/\s{2,}/, 2))
+  expect(new Map(listed.map(([name, shape]) => [name, shape]))).toEqual(
+    new Map([...file.tensors].map(([name, { shape }]) => [name, `[${shape.join(', ')}]`])),
+  )
+  expect(listed.map(([name]) => name)).toEqual(expect.arrayContaining(['pixels', 'visualTokens', 'logits']))
+  await closeSafetensors(file)
+})
+
+test('--version and --help print and succeed', { timeout: slow }, async () => {
+  expect(await runHere('--version')).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
+    stderr: '',
+  })
+  for (const command of [[], ['ask'], ['chat'], ['train'], ['trace'], ['start']]) {
+    const help = await runHere(...command, '--help')
+    expect(help).toMatchObject({ code: 0, stdout: expect.stringMatching(/^Usage: llava/), stderr: '' })
+  }
+})
+
+/** A recipe for the tiny model on rows about one picture. */
+function recipe({ steps }: { steps: number }): string {
+  const rows = Array.from({ length: 8 }, (_, id) => ({
+    id,
+    image: picture,
+    conversations: [
+      { from: 'human', value: `<image>\n${question}` },
+      { from: 'gpt', value: `A house ${id}.` },
+    ],
+  }))
+  writeFileSync(join(folder, 'rows.json'), JSON.stringify(rows))
+  const path = join(folder, `tiny-${steps}.yaml`)
+  const data = { llava: { file: join(folder, 'rows.json'), images: folder } }
+  const given = { name: 'tiny', stage: 'feature-alignment', model, rates: { projector: 1e-3 }, data, length: 192 }
+  writeFileSync(path, JSON.stringify({ ...given, batch: 1, steps, logEvery: 1, checkpointEvery: 100 })) // JSON is YAML
+  return path
+}
+
+/** A grey PNG whose header says what it likes; only small ones have all their rows. */
+function png(width: number, height: number): Buffer {
+  const chunk = (type: string, data: Buffer) => {
+    const body = Buffer.concat([Buffer.from(type, 'latin1'), data])
+    const frame = Buffer.alloc(8)
+    frame.writeUInt32BE(data.length, 0)
+    frame.writeUInt32BE(crc32(body), 4)
+    return Buffer.concat([frame.subarray(0, 4), body, frame.subarray(4)])
+  }
+  const header = Buffer.alloc(13)
+  header.writeUInt32BE(width, 0)
+  header.writeUInt32BE(height, 4)
+  header.set([8, 0, 0, 0, 0], 8)
+  const rows = Uint8Array.from({ length: Math.min(height, 100) * (width + 1) }, (_, i) =>
+    i % (width + 1) === 0 ? 0 : i % 251,
+  )
+  const signature = Buffer.from('\x89PNG\r\n\x1a\n', 'latin1')
+  return Buffer.concat([
+    signature,
+    chunk('IHDR', header),
+    chunk('IDAT', deflateSync(rows)),
+    chunk('IEND', Buffer.alloc(0)),
+  ])
+}
