@@ -39,17 +39,31 @@ const lockSchema = z.looseObject({
       license: z.string().optional(),
       dev: z.boolean().optional(),
       devOptional: z.boolean().optional(),
+      dependencies: z.record(z.string(), z.string()).default({}),
+      optionalDependencies: z.record(z.string(), z.string()).default({}),
     }),
   ),
 })
 
-/** The lock file names no registry host: whoever installs chooses where packages come from. */
+/**
+ * The lock file names no registry host, so that whoever installs chooses where packages come from, and it is whole: where a registry lacked
+ * a package for another platform, npm leaves it out silently and `npm ci` refuses the file later.
+ */
 export async function checkLock(): Promise<Findings> {
   const text = await readFile('package-lock.json', 'utf8')
   const lines = text.split('\n').filter((line) => line.includes('"resolved"'))
-  return {
-    problems: lines.length === 0 ? [] : [`package-lock.json: ${lines.length} lines with "resolved", expected 0`],
+  const problems = lines.length === 0 ? [] : [`package-lock.json: ${lines.length} lines with "resolved", expected none`]
+  const { packages } = lockSchema.parse(JSON.parse(text))
+  const locked = new Set(Object.keys(packages).map(packageName))
+  for (const [path, { dependencies, optionalDependencies }] of Object.entries(packages)) {
+    const missing = Object.keys({ ...dependencies, ...optionalDependencies }).filter((name) => !locked.has(name))
+    if (missing.length > 0) {
+      problems.push(
+        `package-lock.json: ${packageName(path) || 'this package'} needs ${missing.join(', ')}, which is not there`,
+      )
+    }
   }
+  return { problems, scope: `${locked.size} packages` }
 }
 
 /** THIRD-PARTY.md has a row with name and licence for every package that an installation without development tools brings. */
@@ -61,7 +75,7 @@ export async function checkLicences(): Promise<Findings> {
   )
   const problems: string[] = []
   for (const [path, { license }] of installed) {
-    const name = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length)
+    const name = packageName(path)
     const row = mostExactRow(name, rows)
     if (row === undefined) problems.push(`THIRD-PARTY.md: ${name} is missing (licence ${license ?? 'unknown'})`)
     else if (license === undefined || !row.includes(license)) {
@@ -80,6 +94,11 @@ export async function checkSizes(): Promise<Findings> {
     if (size > largestFile) problems.push(`${path}: ${size} bytes, expected at most ${largestFile}`)
   }
   return { problems, scope: `${paths.length} files` }
+}
+
+/** The name at the end of a path such as `node_modules/a/node_modules/@b/c`. */
+function packageName(path: string): string {
+  return path.split('node_modules/').at(-1) ?? ''
 }
 
 /**

@@ -4,7 +4,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { crc32, deflateSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -41,12 +41,13 @@ function start(words: readonly string[], { input }: { input?: string | Buffer } 
 
 /** Resolves when the program has printed something that matches. */
 function printed(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promise<void> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     let text = ''
     child.stdout.on('data', (part) => {
       text += part
       if (pattern.test(text)) resolve()
     })
+    child.on('close', (code) => reject(new Error(`It ended with code ${code} and without ${pattern}: ${text}`)))
   })
 }
 
@@ -307,7 +308,7 @@ test('--version and --help print and succeed', { timeout: slow }, async () => {
 function recipe({ steps }: { steps: number }): string {
   const rows = Array.from({ length: 8 }, (_, id) => ({
     id,
-    image: picture,
+    image: 'plain.jpg',
     conversations: [
       { from: 'human', value: `<image>\n${question}` },
       { from: 'gpt', value: `A house ${id}.` },
@@ -315,7 +316,7 @@ function recipe({ steps }: { steps: number }): string {
   }))
   writeFileSync(join(folder, 'rows.json'), JSON.stringify(rows))
   const path = join(folder, `tiny-${steps}.yaml`)
-  const data = { llava: { file: join(folder, 'rows.json'), images: folder } }
+  const data = { llava: { file: join(folder, 'rows.json'), images: dirname(picture) } }
   const given = { name: 'tiny', stage: 'feature-alignment', model, rates: { projector: 1e-3 }, data, length: 192 }
   writeFileSync(path, JSON.stringify({ ...given, batch: 1, steps, logEvery: 1, checkpointEvery: 100 })) // JSON is YAML
   return path

@@ -67,13 +67,15 @@ async function ask(words: readonly string[], options: AskOptions, context: Comma
       writeLine(stdout, JSON.stringify(result))
       return
     }
+    let begun = false
     try {
       for await (const text of llava.answer(request)) {
-        if (signal.aborted) break
+        begun = true
         stdout.write(stdout.live ? printable(text) : text)
       }
+      begun = true // an empty answer is a line too
     } finally {
-      writeLine(stdout)
+      if (begun) writeLine(stdout)
     }
   })
 }

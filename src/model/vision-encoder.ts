@@ -60,7 +60,7 @@ function embedPatches(config: VisionEncoderConfig, weights: WeightSource, pixels
   const P = g * g
 
   // A convolution whose stride is its kernel is a linear layer over cut-out patches; it does not look at what is left over.
-  const whole = leading(leading(pixels, 2, g * patch), 3, g * patch) // [I, 3, g·patch, g·patch]
+  const whole = leading(pixels, { axes: [2, 3], size: g * patch }) // [I, 3, g·patch, g·patch]
   const grid = transpose(reshape(whole, [I, 3, g, patch, g, patch]), [0, 2, 4, 1, 3, 5]) // [I, g, g, 3, patch, patch]
   const patches = reshape(grid, [I, P, 3 * patch * patch])
   const kernel = reshape(weights('patchEmbedding.weight', [C, 3, patch, patch]), [C, 3 * patch * patch])
@@ -73,6 +73,12 @@ function embedPatches(config: VisionEncoderConfig, weights: WeightSource, pixels
   }
   x = add(x, weights('positionEmbedding', [config.classToken ? P + 1 : P, C]))
   return config.preNorm ? norm(config, within(weights, 'preNorm'), x) : x
+}
+
+/** The first `size` elements along each of the axes. */
+function leading(x: Tensor, { axes, size }: { axes: readonly number[]; size: number }): Tensor {
+  const cut = (y: Tensor, axis: number) => (y.shape[axis] === size ? y : slice(y, { axis, start: 0, end: size }))
+  return axes.reduce(cut, x)
 }
 
 /** One class token per picture, also where the number of pictures is only known when the graph runs. */

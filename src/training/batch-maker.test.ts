@@ -1,0 +1,153 @@
+import { rm } from 'node:fs/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { SampleSource } from '../instruction-data/sample.ts'
+import { disposeBatch, makeBatch, orderedIndex } from './batch-maker.ts'
+import { batchQueue } from './batch-queue.ts'
+import { type Lesson, openLesson } from './lesson.ts'
+import { tinyRecipe, writeTinyLesson } from './tiny-lesson.fixture.ts'
+
+let folder = ''
+let lesson: Lesson
+beforeAll(async () => {
+  folder = await writeTinyLesson()
+  lesson = await openLesson(tinyRecipe(folder), { threads: 1 })
+})
+afterAll(async () => {
+  await lesson.dispose()
+  await rm(folder, { recursive: true })
+})
+
+const beginning = { cursor: 0, skipped: 0 }
+const make = (source: SampleSource, position = beginning) => makeBatch(lesson, { source, position, parts: 2 })
+/** The good sample at every index, except where `bad` says so. */
+const withBad = (bad: (index: number) => boolean): SampleSource => ({
+  size: undefined,
+  sample: async (index) => {
+    if (bad(index)) throw new Error(`number ${index} is broken`)
+    return lesson.source.sample(0)
+  },
+})
+
+describe('makeBatch', () => {
+  test('makes one set of inputs per accumulated part', async () => {
+    const batch = await make(lesson.source)
+    expect(batch.inputs.map(({ ids, features }) => [ids!.shape, features!.shape])).toEqual([
+      [
+        [2, 40],
+        [2, 4, 8],
+      ],
+      [
+        [2, 40],
+        [2, 4, 8],
+      ],
+    ])
+    const weights = batch.inputs.flatMap(({ targetWeights }) => [...(targetWeights!.data as Float32Array)])
+    expect(weights.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 6)
+    expect(batch.samples).toHaveLength(4)
+    disposeBatch(batch)
+  })
+
+  test('skips bad samples, tells which and why, and draws on', async () => {
+    const batch = await make(withBad((index) => index === 1 || index === 2))
+    expect(batch.position).toEqual({ cursor: 6, skipped: 2 })
+    expect(batch.skips).toEqual([
+      { sample: 'number 1', reason: 'number 1 is broken' },
+      { sample: 'number 2', reason: 'number 2 is broken' },
+    ])
+  })
+
+  test('skips a sample whose picture cannot be read', async () => {
+    const good = await lesson.source.sample(0)
+    const picture = () => Promise.reject(new Error('no such picture'))
+    const source = { size: undefined, sample: async (index: number) => (index === 0 ? { ...good, picture } : good) }
+    expect((await make(source)).skips).toEqual([{ sample: 'number 0', reason: 'no such picture' }])
+  })
+
+  test('fails when too many of what it has drawn was bad', async () => {
+    const bad = withBad((index) => index % 10 === 0)
+    const draw = async () => {
+      let position = beginning
+      for (let batch = 0; batch < 60; batch++) ({ position } = await make(bad, position))
+    }
+    await expect(draw()).rejects.toThrow(/Cannot train: \d+ of 2\d\d samples were unusable.*number \d+ is broken/)
+  })
+
+  test('goes on when few were', async () => {
+    const source = withBad((index) => index % 100 === 0)
+    const { position } = await make(source, { cursor: 1000, skipped: 10 })
+    expect(position).toEqual({ cursor: 1005, skipped: 11 })
+  })
+
+  test('draws the same from a position, whatever was drawn before', async () => {
+    const first = await make(lesson.source)
+    const [once, again] = [await make(lesson.source, first.position), await make(lesson.source, first.position)]
+    expect(once.samples.map(({ id }) => id)).toEqual(again.samples.map(({ id }) => id))
+    once.inputs.forEach((inputs, part) => {
+      for (const [name, tensor] of Object.entries(inputs)) expect(tensor.data).toEqual(again.inputs[part]![name]!.data)
+    })
+  })
+})
+
+describe('batchQueue', () => {
+  test('gives the batches that `makeBatch` gives, as many as asked for', async () => {
+    const queue = batchQueue(lesson, { position: beginning, count: 3 })
+    let position = beginning
+    for (let number = 0; number < 3; number++) {
+      const expected = await make(lesson.source, position)
+      const batch = await queue.next()
+      expect(batch.samples.map(({ id }) => id)).toEqual(expected.samples.map(({ id }) => id))
+      expect(batch.position).toEqual(expected.position)
+      position = batch.position
+    }
+    await expect(queue.next()).rejects.toThrow('the queue has 3')
+    await queue.close()
+  })
+
+  test('reports a batch that cannot be made when its turn has come', async () => {
+    const source = withBad((index) => index >= 4)
+    const queue = batchQueue({ ...lesson, source }, { position: beginning, count: 2 })
+    await queue.next()
+    await expect(queue.next()).rejects.toThrow('unusable')
+    await queue.close()
+  })
+})
+
+describe('orderedIndex', () => {
+  const pass = (size: number, options: { seed: number; pass?: number }) =>
+    Array.from({ length: size }, (_, i) => orderedIndex((options.pass ?? 0) * size + i, { size, seed: options.seed }))
+
+  test('visits everything once in each pass', () => {
+    for (const size of [...Array.from({ length: 50 }, (_, i) => i + 1), 1000, 4097, 65_536]) {
+      for (const number of [0, 1]) {
+        const visited = new Set(pass(size, { seed: 3, pass: number }))
+        expect(visited.size).toBe(size)
+        expect(Math.max(...[...visited].slice(0, 1000))).toBeLessThan(size)
+      }
+    }
+  })
+
+  test('changes with pass and seed', () => {
+    const first = pass(1000, { seed: 0 })
+    expect(pass(1000, { seed: 0, pass: 1 })).not.toEqual(first)
+    expect(pass(1000, { seed: 1 })).not.toEqual(first)
+  })
+
+  test('is far from the order of the file', () => {
+    const order = pass(1000, { seed: 0 })
+    const close = order.filter((index, i) => Math.abs(index - i) < 50).length
+    expect(close).toBeLessThan(200) // about 98 by chance
+    const steps = order.slice(1).filter((index, i) => index === order[i]! + 1).length
+    expect(steps).toBeLessThan(20)
+  })
+
+  test('follows an endless source', () => {
+    expect(orderedIndex(12_345, { size: undefined, seed: 9 })).toBe(12_345)
+  })
+
+  test('reaches far into the billions', () => {
+    const size = 3_000_000_000
+    const some = Array.from({ length: 1000 }, (_, i) => orderedIndex(i * 7919, { size, seed: 1 }))
+    expect(new Set(some).size).toBe(1000)
+    expect(some.every((index) => Number.isInteger(index) && index >= 0 && index < size)).toBe(true)
+  })
+})

@@ -1,0 +1,127 @@
+import { describe, expect, test } from 'vitest'
+import { findTemplate } from '../conversation/templates.ts'
+import { encodeText } from '../conversation/tokenizer.ts'
+import { assistantTurn, userTurn } from '../conversation/turns.ts'
+import type { Sample } from '../instruction-data/sample.ts'
+import { answerInputs, encodeSample, labelInputs, wordInput } from './batches.ts'
+import { tinyConfig as config, tinyTokenizer as tokenizer } from './tiny-lesson.fixture.ts'
+
+const encoding = { tokenizer, template: findTemplate('picturebook'), config, length: 64 }
+const P = config.visualTokens
+
+const sampleOf = (...answers: string[]): Sample => ({
+  id: 'one',
+  turns: answers.flatMap((answer, i) => [
+    userTurn('What colour is it?', { images: i === 0 ? 1 : 0 }),
+    assistantTurn(answer),
+  ]),
+})
+const sum = (values: Iterable<number>) => [...values].reduce((a, b) => a + b, 0)
+
+describe('encodeSample', () => {
+  test('marks the answer and its end, and nothing else, as learned', () => {
+    const { ids, loss, answers, pictureStart } = encodeSample(sampleOf('It is red.'), encoding)
+    const [answer] = answers
+    const expected = [...encodeText(tokenizer, ' It is red.', { continuation: true }), 2]
+    expect([...ids.slice(answer!.start, answer!.end)]).toEqual(expected)
+    expect(sum(loss)).toBe(expected.length)
+    expect([...ids.slice(pictureStart, pictureStart + P)]).toEqual(Array(P).fill(config.imageToken))
+    expect(ids.filter((id) => id === config.imageToken)).toHaveLength(P)
+  })
+
+  test('cuts after the last answer that fits whole', () => {
+    const whole = encodeSample(sampleOf('It is red.', 'It is blue.', 'It is green.'), encoding)
+    expect(whole.answers).toHaveLength(3)
+    const [, second, third] = whole.answers
+    for (const length of [second!.end, third!.end - 1]) {
+      const cut = encodeSample(sampleOf('It is red.', 'It is blue.', 'It is green.'), { ...encoding, length })
+      expect(cut.answers).toEqual(whole.answers.slice(0, 2))
+      expect(cut.ids).toEqual(whole.ids.slice(0, second!.end))
+      expect(cut.loss).toEqual(whole.loss.slice(0, second!.end))
+    }
+  })
+
+  test('refuses a first answer that does not fit', () => {
+    const { answers } = encodeSample(sampleOf('It is red.'), encoding)
+    const length = answers[0]!.end - 1
+    expect(() => encodeSample(sampleOf('It is red.'), { ...encoding, length })).toThrow(
+      `Cannot train on sample one: its first answer ends after ${length + 1} tokens, expected at most ${length}`,
+    )
+  })
+
+  test.each([0, 2])('refuses %d pictures', (images) => {
+    const turns = [userTurn('What?', { images }), assistantTurn('It is red.')]
+    expect(() => encodeSample({ id: 'x', turns }, encoding)).toThrow(`found ${images} pictures, expected one`)
+  })
+
+  test('refuses a sample without an answer', () => {
+    const turns = [userTurn('What?', { images: 1 })]
+    expect(() => encodeSample({ id: 'x', turns }, encoding)).toThrow(/sample x/)
+  })
+})
+
+describe('answerInputs', () => {
+  const samples = [
+    encodeSample(sampleOf('It is red.', 'It is blue.'), encoding),
+    encodeSample(sampleOf('It is green.'), encoding),
+  ]
+  const learned = sum(samples.flatMap(({ loss }) => [...loss]))
+  const length = 64
+
+  test('predicts each learned token from the row before it', () => {
+    const inputs = answerInputs(samples, { config, length, tokenCount: learned })
+    const ids = inputs.ids!.data
+    const rows = [...inputs.targetRows!.data].map(Number).slice(0, learned)
+    const expected = samples.flatMap(({ loss }, b) => [...loss].flatMap((on, t) => (on ? [b * length + t - 1] : [])))
+    expect(rows).toEqual(expected)
+    rows.forEach((row, i) => {
+      expect(inputs.targets!.data[i]).toBe(ids[row + 1])
+    })
+  })
+
+  test('weighs every learned token alike, all together 1, and padding 0', () => {
+    const { targetWeights } = answerInputs(samples, { config, length, tokenCount: learned })
+    expect(targetWeights!.shape).toEqual([2 * (length - P)])
+    expect(sum(targetWeights!.data as Float32Array)).toBeCloseTo(1, 6)
+    expect(new Set(targetWeights!.data.slice(0, learned) as Float32Array).size).toBe(1)
+    expect(sum(targetWeights!.data.slice(learned) as Float32Array)).toBe(0)
+  })
+
+  test('two accumulated parts weigh 1 together, each as many tokens as it has', () => {
+    const parts = samples.map((sample) => answerInputs([sample], { config, length, tokenCount: learned }))
+    const weights = parts.map(({ targetWeights }) => sum(targetWeights!.data as Float32Array))
+    expect(weights[0]! + weights[1]!).toBeCloseTo(1, 6)
+    expect(weights[0]! / weights[1]!).toBeCloseTo(sum(samples[0]!.loss) / sum(samples[1]!.loss), 5)
+  })
+
+  test('says where the visual tokens of each picture stand', () => {
+    const { places, ids } = answerInputs(samples, { config, length, tokenCount: learned })
+    expect(places!.shape).toEqual([2 * P])
+    const at = Array.from(places!.data, Number)
+    for (const place of at) expect(ids!.data[place]).toBe(BigInt(config.imageToken))
+    expect(new Set(at).size).toBe(2 * P)
+  })
+})
+
+describe('labels of patches', () => {
+  const pictures = [Int32Array.of(0, 5, 0, 0), Int32Array.of(7, 0, 0, 5)]
+
+  test('weigh `share` together, background less than objects', () => {
+    const { targets, targetWeights } = labelInputs(pictures, { backgroundWeight: 0.25, share: 0.5 })
+    expect([...targets!.data]).toEqual([0n, 5n, 0n, 0n, 7n, 0n, 0n, 5n])
+    const weights = targetWeights!.data as Float32Array
+    expect(sum(weights)).toBeCloseTo(0.5, 6)
+    expect(weights[0]! / weights[1]!).toBeCloseTo(0.25, 6)
+  })
+
+  test('of pictures without any object and without background weight teach nothing', () => {
+    const { targetWeights } = labelInputs([Int32Array.of(0, 0)], { backgroundWeight: 0, share: 1 })
+    expect([...targetWeights!.data]).toEqual([0, 0])
+  })
+
+  test('become the words of a picture', () => {
+    const words = wordInput(pictures, [10, 11, 12, 13, 14, 15, 16, 17])
+    expect(words.shape).toEqual([2, 4])
+    expect([...words.data]).toEqual([10n, 15n, 10n, 10n, 17n, 10n, 10n, 15n])
+  })
+})

@@ -1,0 +1,185 @@
+import { spawn } from 'node:child_process'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type TrainingEvent, train } from './run.ts'
+import { tinyRecipe, writeTinyLesson } from './tiny-lesson.fixture.ts'
+
+const program = new URL('run.fixture.ts', import.meta.url).pathname
+
+let base = ''
+let unbroken: Awaited<ReturnType<typeof outcome>>
+beforeAll(async () => {
+  base = await writeTinyLesson()
+  await train(tinyRecipe(base), { folder: join(base, 'unbroken'), threads: 1 })
+  unbroken = await outcome(join(base, 'unbroken'))
+})
+afterAll(() => rm(base, { recursive: true, force: true }))
+
+/** What a run leaves, byte by byte, apart from the time that it took. */
+async function outcome(folder: string) {
+  const names = (await readdir(folder)).sort()
+  const last = join(folder, names.filter((name) => name.startsWith('checkpoint-')).at(-1) ?? '')
+  const { seconds: _, ...progress } = JSON.parse(await readFile(join(last, 'progress.json'), 'utf8'))
+  const state = (await readFile(join(last, 'state.safetensors'))).toString('base64')
+  return { names, progress, log: await readFile(join(folder, 'log.jsonl'), 'utf8'), state }
+}
+
+/** Resumes in a process of its own; returns how it ended and what it complained of. */
+async function inProcess(folder: string, { kill = [], limit }: { kill?: string[]; limit?: number } = {}) {
+  const recipe = join(base, 'recipe.json')
+  await writeFile(recipe, JSON.stringify(tinyRecipe(base)))
+  const command = [process.execPath, '--import', 'tsx', program, recipe, folder, ...kill]
+  const limited = ['sh', '-c', `ulimit -f ${limit} && exec "$@"`, 'sh', ...command]
+  const [file = '', ...args] = limit === undefined ? command : limited
+  const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+  let complaint = ''
+  child.stderr.on('data', (text) => {
+    complaint += text
+  })
+  return new Promise<{ signal: string | null; complaint: string }>((resolve) => {
+    child.on('exit', (_, signal) => resolve({ signal, complaint }))
+  })
+}
+
+describe('a run that is killed and resumed ends as if it had never stopped', () => {
+  test('at random moments, and in the middle of writing and deleting checkpoints', async () => {
+    const folder = join(base, 'killed')
+    const moments = [['writing', '0'], ['5'], ['writing', '1'], ['deleting', '1'], ['40'], ['writing', '2']]
+    let kills = 0
+    for (const kill of moments) {
+      if ((await inProcess(folder, { kill })).signal === 'SIGKILL') kills++
+    }
+    expect(kills).toBeGreaterThanOrEqual(4)
+    expect((await inProcess(folder)).complaint).toBe('')
+    expect(await outcome(folder)).toEqual(unbroken)
+  }, 240_000)
+
+  test('by a signal, after each step', async () => {
+    const folder = join(base, 'stopped')
+    let done = 0
+    for (let part = 0; part < 40 && done < 30; part++) {
+      const controller = new AbortController()
+      await train(tinyRecipe(base), {
+        folder,
+        resume: true,
+        threads: 1,
+        signal: controller.signal,
+        onEvent: (event) => {
+          if (event.type === 'start') setTimeout(() => controller.abort(), 30)
+          if (event.type === 'end') done = event.step
+        },
+      })
+    }
+    // A signal leaves checkpoints at other steps: older ones differ, the last does not.
+    const { names: _, ...result } = await outcome(folder)
+    expect(result).toEqual((({ names: _, ...rest }) => rest)(unbroken))
+  }, 120_000)
+
+  test('with the same number of threads, one or two', async () => {
+    const runs = ['two', 'two again'].map((name) => join(base, name))
+    for (const folder of runs) await train(tinyRecipe(base), { folder, threads: 2 })
+    expect(await outcome(runs[0]!)).toEqual(await outcome(runs[1]!))
+  }, 120_000)
+})
+
+describe('train', () => {
+  test('logs losses, validations and skipped samples, without anything that depends on the clock', () => {
+    const lines = unbroken.log
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    const steps = lines.filter(({ type }) => type === 'step')
+    expect(steps.map(({ step }) => step)).toEqual([4, 8, 12, 16, 20, 24, 28, 30])
+    expect(Object.keys(steps[0])).toEqual(['type', 'step', 'loss', 'gradientNorm', 'schedule'])
+    expect(steps.at(-1).loss).toBeLessThan(steps[0].loss)
+    expect(lines.filter(({ type }) => type === 'validation').map(({ step }) => step)).toEqual([10, 20, 30])
+    expect(lines.filter(({ type }) => type === 'skipped')[0].reason).toContain('missing.png')
+    expect(unbroken.progress.skipped).toBe(lines.filter(({ type }) => type === 'skipped').length)
+  })
+
+  test('keeps as many checkpoints as asked for, and no scraps', () => {
+    expect(unbroken.names).toEqual(['checkpoint-00000027', 'checkpoint-00000030', 'log.jsonl', 'recipe.json'])
+  })
+
+  test('tells its rates, and each loss as the mean since the last one', async () => {
+    const events: TrainingEvent[] = []
+    const recipe = tinyRecipe(base, { steps: 4, logEvery: 1, validate: undefined })
+    await train(recipe, { folder: join(base, 'events'), threads: 1, onEvent: (event) => events.push(event) })
+    expect(events[0]).toMatchObject({ type: 'start', step: 0, steps: 4 })
+    const steps = events.filter((event) => event.type === 'step')
+    const mean = steps.reduce((sum, { loss }) => sum + loss, 0) / 4
+    const first = tinyRecipe(base, { steps: 4, logEvery: 4, validate: undefined })
+    const together: TrainingEvent[] = []
+    await train(first, { folder: join(base, 'events-4'), threads: 1, onEvent: (event) => together.push(event) })
+    expect(together.find((event) => event.type === 'step')?.loss).toBeCloseTo(mean, 12)
+    expect(steps.every(({ tokensPerSecond, picturesPerSecond }) => tokensPerSecond / picturesPerSecond === 40)).toBe(
+      true,
+    )
+    expect(events.at(-1)).toMatchObject({ type: 'end', step: 4 })
+  })
+
+  test('returns the whole model, frozen parts as they were', async () => {
+    const align = { stage: 'feature-alignment', rates: { projector: 1e-2 }, steps: 2, validate: undefined }
+    const weights = await train(tinyRecipe(base, align), { folder: join(base, 'align'), threads: 1 })
+    const none = await train(tinyRecipe(base, { ...align, steps: 1, rates: { projector: 1e-9 } }), {
+      folder: join(base, 'align-nothing'),
+      threads: 1,
+    })
+    const changed = [...weights].filter(([name, { data }]) =>
+      data.some((x, i) => Math.abs(x - none.get(name)!.data[i]!) > 1e-6),
+    )
+    expect(new Set(changed.map(([name]) => name.split('.')[0]))).toEqual(new Set(['projector']))
+    expect([...weights.keys()].some((name) => name.startsWith('visionEncoder.'))).toBe(true)
+  })
+
+  test('refuses a folder with another recipe, and names what differs', async () => {
+    const other = tinyRecipe(base, { steps: 31, seed: 1 })
+    await expect(train(other, { folder: join(base, 'unbroken'), resume: true })).rejects.toThrow(
+      'it holds a run with another recipe (steps, seed differ)',
+    )
+  })
+
+  test('refuses to begin anew where there is a run', async () => {
+    await expect(train(tinyRecipe(base), { folder: join(base, 'unbroken') })).rejects.toThrow('expected --resume')
+    expect(await outcome(join(base, 'unbroken'))).toEqual(unbroken)
+  })
+
+  test('clears away what a kill left half-written', async () => {
+    const folder = join(base, 'scraps')
+    await mkdir(join(folder, '.checkpoint-00000003.partial-1234'), { recursive: true })
+    await mkdir(join(folder, '.checkpoint-00000001.old'))
+    await writeFile(join(folder, '.recipe.json.partial-12'), '{')
+    await writeFile(join(folder, 'log.jsonl'), '{"type":"step","step":1}\n{"type"')
+    await train(tinyRecipe(base), { folder, resume: true, threads: 1 })
+    expect(await outcome(folder)).toEqual(unbroken)
+  })
+
+  test('says that it cannot write to a folder', async () => {
+    const file = join(base, 'file')
+    await writeFile(file, '')
+    await expect(train(tinyRecipe(base), { folder: join(file, 'run') })).rejects.toThrow(/^Cannot train in .*ENOTDIR/)
+  })
+
+  test.skipIf(process.platform === 'win32')(
+    'keeps its last checkpoint when there is no room for another',
+    async () => {
+      const folder = join(base, 'full')
+      const controller = new AbortController()
+      const stop = ({ type }: TrainingEvent) => type === 'checkpoint' && controller.abort()
+      await train(tinyRecipe(base), { folder, threads: 1, signal: controller.signal, onEvent: stop })
+      const before = await readFile(join(folder, 'checkpoint-00000003', 'state.safetensors'))
+      const { complaint } = await inProcess(folder, { limit: 16 })
+      expect(complaint).toMatch(/Cannot write checkpoint .*checkpoint-0000000\d: .*EFBIG/)
+      const names = await readdir(folder)
+      const kept = names.filter((name) => name.includes('checkpoint'))
+      expect(kept.length).toBeLessThanOrEqual(2)
+      expect(kept[0]).toBe('checkpoint-00000003')
+      expect(await readFile(join(folder, 'checkpoint-00000003', 'state.safetensors'))).toEqual(before)
+      expect((await inProcess(folder)).complaint).toBe('')
+      const { names: _, ...result } = await outcome(folder)
+      expect(result).toEqual((({ names: _, ...rest }) => rest)(unbroken))
+    },
+    120_000,
+  )
+})
