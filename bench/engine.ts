@@ -49,7 +49,7 @@ export async function engineBench(): Promise<BenchResult> {
     notes: [
       `Model: LLaMA blocks, ${training.parameters} parameters, batch ${benchModel.batch} × ${benchModel.length} tokens, trained through the stage instruction-tuning.`,
       `Operations of a step: ${rounded(flops / 1e9, 4)} GFLOP, multiply and add counted apart, matrix products only: forward, and twice as much backward; attention as it is computed, without leaving out what the mask hides.`,
-      `The matmul rate is that of ${probe}, the best of the large products; both factors change from run to run, as weights do in training.`,
+      `The matmul rate is that of ${probe}, the fastest of the products above when they take turns, so the hardest to come near; both factors are given anew at every run, as weights are in training.`,
       'Cached attention: one layer, 32 heads of 128, float32, one token per call, over caches too many for the processor to keep; reading is the faster of two reductions over the same memory.',
     ],
     figures: {

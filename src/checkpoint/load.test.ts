@@ -201,14 +201,18 @@ describe('saveCheckpoint', () => {
     expect(await readdir(root)).toEqual(['model'])
   })
 
-  test.each(['../x', 'a/b', '', '.hidden', 'config.json', 'model.safetensors'])(
-    'refuses the file name %j',
-    async (name) => {
-      const weights = randomWeights(tinyClip)
-      const saving = saveCheckpoint(folder, { config: tinyClip, weights, files: { [name]: '' } })
-      await expect(saving).rejects.toThrow('found the file name')
-    },
-  )
+  test.each([
+    '../x',
+    'a/b',
+    '',
+    '.hidden',
+    'config.json',
+    'model.safetensors',
+  ])('refuses the file name %j', async (name) => {
+    const weights = randomWeights(tinyClip)
+    const saving = saveCheckpoint(folder, { config: tinyClip, weights, files: { [name]: '' } })
+    await expect(saving).rejects.toThrow('found the file name')
+  })
 })
 
 test('loadConfig names the file that it cannot parse', async () => {

@@ -107,12 +107,17 @@ describe('parseHeaderLength', () => {
     expect(parseLength(0x0102n)).toBe(0x0102)
   })
 
-  test.each([0n, 1n, 993n, BigInt(longestHeader) + 1n, 2n ** 53n + 1n, 2n ** 63n, 2n ** 64n - 1n])(
-    'refuses %d',
-    (length) => {
-      expect(() => parseLength(length)).toThrow(RangeError)
-    },
-  )
+  test.each([
+    0n,
+    1n,
+    993n,
+    BigInt(longestHeader) + 1n,
+    2n ** 53n + 1n,
+    2n ** 63n,
+    2n ** 64n - 1n,
+  ])('refuses %d', (length) => {
+    expect(() => parseLength(length)).toThrow(RangeError)
+  })
 
   test('recognises a Git LFS pointer', () => {
     expect(() => parseHeaderLength(new TextEncoder().encode('version '), { path, fileBytes: 130 })).toThrow(

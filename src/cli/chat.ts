@@ -74,13 +74,17 @@ async function chat(images: readonly string[], options: ChatOptions, context: Co
       if (session.answering === undefined || session.answering.signal.aborted) watch.interrupt(130)
       else session.answering.abort()
     })
+    let closed = false
+    reader.on('close', () => {
+      closed = true
+    })
     const leave = () => {
       session.answering?.abort()
       reader.close()
     }
     watch.signal.addEventListener('abort', leave, { once: true })
     const prompt = () => {
-      if (typed && !watch.signal.aborted) reader.prompt()
+      if (typed && !closed) reader.prompt()
     }
     if (typed) {
       const about = pictures.length > 0 ? `, ${pictures.length} picture${pictures.length > 1 ? 's' : ''} at hand` : ''
@@ -101,6 +105,7 @@ async function chat(images: readonly string[], options: ChatOptions, context: Co
       }
     } finally {
       watch.signal.removeEventListener('abort', leave)
+      if (typed && closed) writeLine(stdout) // Ctrl-C and Ctrl-D leave the cursor behind the prompt
       reader.close()
       session.conversation.dispose()
     }
@@ -110,11 +115,12 @@ async function chat(images: readonly string[], options: ChatOptions, context: Co
 }
 
 async function obey(
-  line: Exclude<ChatLine, { kind: 'quit' }>,
+  line: ChatLine,
   { session, options, context: { stdout, watch } }: { session: Session; options: ChatOptions; context: CommandContext },
 ): Promise<void> {
   switch (line.kind) {
     case 'empty':
+    case 'quit':
       return
     case 'help':
       for (const text of help) writeLine(stdout, text)

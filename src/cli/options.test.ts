@@ -19,14 +19,21 @@ describe('numbers', () => {
     expect(decimalNumber('--t', { from: 0 })('1e-2')).toBe(0.01)
   })
 
-  test.each(['0', 'abc', '', '1.5', '1e3', '0x10', '99999999999999999', 'NaN', 'Infinity'])(
-    'a whole number from 1 up is not %j',
-    (text) => {
-      const parse = () => wholeNumber('--max-tokens', { from: 1 })(text)
-      expect(parse).toThrow(RangeError)
-      expect(parse).toThrow(`Cannot use --max-tokens ${text || "''"}: expected a whole number from 1 up`)
-    },
-  )
+  test.each([
+    '0',
+    'abc',
+    '',
+    '1.5',
+    '1e3',
+    '0x10',
+    '99999999999999999',
+    'NaN',
+    'Infinity',
+  ])('a whole number from 1 up is not %j', (text) => {
+    const parse = () => wholeNumber('--max-tokens', { from: 1 })(text)
+    expect(parse).toThrow(RangeError)
+    expect(parse).toThrow(`Cannot use --max-tokens ${text || "''"}: expected a whole number from 1 up`)
+  })
 
   test('the range is told as it is', () => {
     expect(() => decimalNumber('--p', { above: 0, to: 1 })('0')).toThrow('expected a number above 0 up to 1')

@@ -5,6 +5,7 @@ import { addAskCommand } from './ask.ts'
 import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
+import { addEvaluateCommand } from './evaluate.ts'
 import { watchInterruptions } from './interruption.ts'
 import { packageVersion } from './package-files.ts'
 import { addStartCommand } from './start.ts'
@@ -62,6 +63,7 @@ Examples:
   addAskCommand(program, context)
   addChatCommand(program, context)
   addTrainCommand(program, context)
+  addEvaluateCommand(program, context)
   addTraceCommand(program, context)
   return program
 }

@@ -34,7 +34,9 @@ export async function readLlavaRows(path: string): Promise<LlavaRow[]> {
     const row = rowSchema.safeParse(value)
     if (row.success) return row.data
     const [issue] = row.error.issues
-    throw new SyntaxError(`Cannot read ${path}: row ${index + 1}, ${issue?.path.join('.')}: ${issue?.message}`)
+    throw new SyntaxError(
+      `Cannot read ${path}: row ${index + 1}, ${issue?.path.join('.') || 'as a whole'}: ${issue?.message}`,
+    )
   })
 }
 

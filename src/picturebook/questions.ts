@@ -34,7 +34,13 @@ export const skillWeights: Readonly<Record<Skill, number>> = {
  */
 export function makeConversation(
   scene: Scene,
-  options: { seed: number; turns: number; split?: Split; skills?: Partial<Record<Skill, number>> },
+  options: {
+    seed: number
+    turns: number
+    split?: Split
+    skills?: Partial<Record<Skill, number>>
+    short?: number // share of questions that ask for a single word, 0.5 unless told
+  },
 ): Exchange[] {
   const { seed, turns, split = 'train' } = options
   const random = questionRandom(scene, { seed, purpose: 1 })
@@ -43,7 +49,7 @@ export function makeConversation(
   const exchanges: Exchange[] = []
   for (let attempt = 0; attempt < 12 * turns && exchanges.length < turns && hasPositive(weights); attempt++) {
     const skill = chooseWeighted(random, [...weights])
-    const short = chance(random, 0.5)
+    const short = chance(random, options.short ?? 0.5)
     const exchange = ask({ scene, random, split, short, negative: undefined, known: knownThings(exchanges) }, skill)
     const about = exchange && topicOf(exchange)
     if (!exchange || !about || asked.has(about)) {

@@ -19,6 +19,8 @@ export type PicturebookOptions = {
   readonly split: Split
   /** Relative frequency of each skill; those left out are not asked. Default: the world's own mixture. */
   readonly skills?: Partial<Record<Skill, number>> | undefined
+  /** Share of questions that ask for a single word. */
+  readonly short?: number | undefined
   /** Shifts the stream, so that two runs see different scenes. */
   readonly seed?: number
 }
@@ -31,10 +33,11 @@ export async function picturebookSource(options: PicturebookOptions): Promise<Sa
 }
 
 function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawings }): Sample {
-  const { side, patch, objects, split, turns, skills, drawings, seed = 0 } = options
+  const { side, patch, objects, split, turns, skills, short, drawings, seed = 0 } = options
   const number = seed * 1_000_000_000 + index
   const scene = makeScene(number, { side, objects, split })
-  const exchanges = makeConversation(scene, { seed: number, turns, split, ...(skills && { skills }) })
+  const wanted = { seed: number, turns, split, ...(skills && { skills }), ...(short !== undefined && { short }) }
+  const exchanges = makeConversation(scene, wanted)
   return {
     id: `picturebook-${split}-${number}`,
     turns: toTurns(exchanges),

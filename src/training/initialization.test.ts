@@ -5,12 +5,13 @@ const options = { seed: 0, depth: 8 }
 const deviation = (values: Float32Array) => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length)
 
 describe('initialWeight', () => {
-  test.each(['languageModel.norm.weight', 'languageModel.blocks.0.norm2.weight', 'visionEncoder.preNorm.weight'])(
-    '%s starts as the identity',
-    (name) => {
-      expect(new Set(initialWeight({ name, shape: [5] }, options))).toEqual(new Set([1]))
-    },
-  )
+  test.each([
+    'languageModel.norm.weight',
+    'languageModel.blocks.0.norm2.weight',
+    'visionEncoder.preNorm.weight',
+  ])('%s starts as the identity', (name) => {
+    expect(new Set(initialWeight({ name, shape: [5] }, options))).toEqual(new Set([1]))
+  })
 
   test('biases start at 0', () => {
     expect(new Set(initialWeight({ name: 'visionEncoder.blocks.0.mlp.up.bias', shape: [5] }, options))).toEqual(

@@ -13,6 +13,8 @@ const picturebookData = z.strictObject({
   objects: z.tuple([positive, positive]).default([1, 4]),
   turns: positive.default(1),
   skills: z.record(z.string(), z.number().min(0)).optional(),
+  /** Share of questions that ask for a single word. */
+  short: z.number().min(0).max(1).optional(),
   seed: z.number().int().min(0).default(0),
 })
 

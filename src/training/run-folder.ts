@@ -102,7 +102,7 @@ export async function writeCheckpoint(
   const path = join(folder, `checkpoint-${String(progress.step).padStart(8, '0')}`)
   try {
     await writeFolderAtomically(path, async (inside) => {
-      await writeSafetensors(join(inside, 'state.safetensors'), tensors)
+      await writeSafetensors(join(inside, 'state.safetensors'), toWrite(tensors))
       await writeFile(join(inside, 'progress.json'), `${JSON.stringify(progress)}\n`, { flush: true })
     })
   } catch (cause) {
@@ -176,6 +176,10 @@ function logPath(folder: string): string {
 async function checkpoints(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch(() => [])
   return names.filter((name) => checkpointName.test(name)).sort()
+}
+
+function toWrite(tensors: Tensors): [string, { shape: readonly number[]; data: Float32Array }][] {
+  return Array.from(tensors, ([name, { shape, data }]) => [name, { shape, data }])
 }
 
 function differingKeys(text: string, recipe: Readonly<Record<string, unknown>>): string {

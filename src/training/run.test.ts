@@ -43,19 +43,24 @@ async function inProcess(folder: string, { kill = [], limit }: { kill?: string[]
 }
 
 describe('a run that is killed and resumed ends as if it had never stopped', () => {
-  test('at random moments, and in the middle of writing and deleting checkpoints', async () => {
-    const folder = join(base, 'killed')
-    const moments = [['writing', '0'], ['5'], ['writing', '1'], ['deleting', '1'], ['40'], ['writing', '2']]
-    let kills = 0
-    for (const kill of moments) {
-      if ((await inProcess(folder, { kill })).signal === 'SIGKILL') kills++
-    }
-    expect(kills).toBeGreaterThanOrEqual(4)
-    expect((await inProcess(folder)).complaint).toBe('')
+  test.each([
+    { moment: 'while it writes its first checkpoint', kills: [['writing', '0']] },
+    {
+      moment: 'while it writes a later one, and again while it deletes',
+      kills: [
+        ['writing', '2'],
+        ['deleting', '1'],
+      ],
+    },
+    { moment: 'at two other moments', kills: [['15'], ['60']] },
+  ])('$moment', async ({ moment, kills }) => {
+    const folder = join(base, moment)
+    for (const kill of kills) expect(await inProcess(folder, { kill })).toEqual({ signal: 'SIGKILL', complaint: '' })
+    await train(tinyRecipe(base), { folder, resume: true, threads: 1 })
     expect(await outcome(folder)).toEqual(unbroken)
   }, 240_000)
 
-  test('by a signal, after each step', async () => {
+  test('by a signal, again and again', async () => {
     const folder = join(base, 'stopped')
     let done = 0
     for (let part = 0; part < 40 && done < 30; part++) {
@@ -66,7 +71,7 @@ describe('a run that is killed and resumed ends as if it had never stopped', () 
         threads: 1,
         signal: controller.signal,
         onEvent: (event) => {
-          if (event.type === 'start') setTimeout(() => controller.abort(), 30)
+          if (event.type === 'start') setTimeout(() => controller.abort(), 60)
           if (event.type === 'end') done = event.step
         },
       })
