@@ -24,7 +24,8 @@ describe('initialWeight', () => {
     { name: 'languageModel.blocks.3.attention.query.weight', expected: 0.02 },
     { name: 'languageModel.blocks.3.attention.output.weight', expected: 0.02 / 4 },
     { name: 'languageModel.blocks.3.mlp.down.weight', expected: 0.02 / 4 },
-    { name: 'projector.layers.0.weight', expected: 1 / Math.sqrt(128) },
+    { name: 'projector.layers.0.weight', expected: 0.02 },
+    { name: 'projector.layers.1.weight', expected: 0.01 },
   ])('$name is normal with deviation $expected', ({ name, expected }) => {
     const values = initialWeight({ name, shape: [64, 128] }, options)
     expect(deviation(values) / expected).toBeCloseTo(1, 1)

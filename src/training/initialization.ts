@@ -20,7 +20,8 @@ function uniform(seed: number): () => number {
 
 /**
  * Norms start as the identity, biases at 0, everything else normal with standard deviation 0.02 (GPT-2 §2.3), smaller by √(2 · depth) where a
- * block adds to the residual stream. The projector uses 1/√inputs, as its inputs have unit variance and no norm follows.
+ * block adds to the residual stream. The projector's second layer starts at half of that: patch features are large (a deviation of 3 in the picturebook's
+ * encoder), embeddings small, and visual tokens that begin larger than any word drown what the blocks add to them.
  */
 export function initialWeight(
   { name, shape }: { name: string; shape: readonly number[] },
@@ -30,13 +31,13 @@ export function initialWeight(
   if (name.endsWith('.bias')) return data
   if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return data.fill(1)
   const random = uniform(hashOf(name) ^ Math.imul(seed + 1, 0x9e3779b1))
-  const deviation = deviationOf(name, { shape, depth })
+  const deviation = deviationOf(name, depth)
   for (let i = 0; i < data.length; i++) data[i] = deviation * normal(random)
   return data
 }
 
-function deviationOf(name: string, { shape, depth }: { shape: readonly number[]; depth: number }): number {
-  if (name.startsWith('projector.')) return 1 / Math.sqrt(shape[1] ?? 1)
+function deviationOf(name: string, depth: number): number {
+  if (name === 'projector.layers.1.weight') return 0.01
   if (/\.(attention\.output|mlp\.down)\.weight$/.test(name)) return 0.02 / Math.sqrt(2 * depth)
   return 0.02
 }
