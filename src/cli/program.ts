@@ -8,6 +8,8 @@ import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
 import { watchInterruptions } from './interruption.ts'
 import { packageVersion } from './package-files.ts'
+import { addPicturebookCommand } from './picturebook.ts'
+import { addReportCommand } from './report.ts'
 import { addStartCommand } from './start.ts'
 import { openTerminal } from './terminal.ts'
 import { addTraceCommand } from './trace.ts'
@@ -63,7 +65,9 @@ Examples:
   addAskCommand(program, context)
   addChatCommand(program, context)
   addTrainCommand(program, context)
+  addReportCommand(program, context)
   addEvaluateCommand(program, context)
+  addPicturebookCommand(program, context)
   addTraceCommand(program, context)
   return program
 }

@@ -1,0 +1,95 @@
+/** The log of a training run, read back: one JSON event a line, as run.ts writes them. */
+
+import { z } from 'zod'
+
+/** What the log of a run tells, in the order it was told. */
+export type RunLog = {
+  readonly steps: readonly {
+    readonly step: number
+    readonly loss: number
+    readonly gradientNorm: number
+    /** Factor on the peak learning rates. */
+    readonly schedule: number
+  }[]
+  readonly validations: readonly {
+    readonly step: number
+    readonly loss: number
+    /** Share of right answers per skill, 0 to 1. */
+    readonly accuracy: Readonly<Record<string, number>>
+  }[]
+  readonly skipped: readonly { readonly sample: string; readonly reason: string }[]
+}
+
+const step = z.number().int().min(0)
+const value = z
+  .number()
+  .nullable()
+  .transform((found) => found ?? Number.NaN) // JSON writes NaN and infinities as null
+const eventSchemas = {
+  step: z.object({ step, loss: value, gradientNorm: value, schedule: value }),
+  validation: z.object({ step, loss: value, accuracy: z.record(z.string(), value) }),
+  skipped: z.object({ sample: z.string(), reason: z.string() }),
+}
+
+/**
+ * Reads the JSON lines of a run's log; `source` names it in errors. Lines of other types are passed over, and so is a
+ * last line that a killed run left half-written.
+ * @throws SyntaxError or TypeError that names the line
+ */
+export function parseRunLog(text: string, source: string): RunLog {
+  const steps: RunLog['steps'][number][] = []
+  const validations: RunLog['validations'][number][] = []
+  const skipped: RunLog['skipped'][number][] = []
+  const lines = text.split('\n')
+  for (const [index, line] of lines.entries()) {
+    const where = `Cannot read line ${index + 1} of ${source}`
+    const unterminated = index === lines.length - 1
+    if (unterminated && !isJson(line)) continue
+    const event = parseEvent(line, where)
+    const check = <T>(schema: z.ZodType<T>): T => checked(schema, { event, where })
+    if (event.type === 'step') steps.push(check(eventSchemas.step))
+    else if (event.type === 'validation') validations.push(check(eventSchemas.validation))
+    else if (event.type === 'skipped') skipped.push(check(eventSchemas.skipped))
+  }
+  return { steps, validations, skipped }
+}
+
+/** What a schema found wrong, in one line. */
+export function problems({ issues }: z.ZodError): string {
+  return issues.map(({ path, message }) => `${path.join('.') || 'the whole'}: ${message}`).join('; ')
+}
+
+export function isGroup(setting: unknown): setting is Readonly<Record<string, unknown>> {
+  return typeof setting === 'object' && setting !== null && !Array.isArray(setting)
+}
+
+function parseEvent(line: string, where: string): Readonly<Record<string, unknown>> {
+  let event: unknown
+  try {
+    event = JSON.parse(line)
+  } catch (cause) {
+    throw new SyntaxError(
+      `${where}: found ${line.trim() === '' ? 'an empty line' : 'broken JSON'}, expected one event`,
+      { cause },
+    )
+  }
+  if (!isGroup(event) || typeof event.type !== 'string') {
+    throw new TypeError(`${where}: found no event, expected an object with a type`)
+  }
+  return event
+}
+
+function checked<T>(schema: z.ZodType<T>, { event, where }: { event: unknown; where: string }): T {
+  const result = schema.safeParse(event)
+  if (!result.success) throw new TypeError(`${where}: ${problems(result.error)}`)
+  return result.data
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
