@@ -5,8 +5,8 @@ const llava = await Llava.load()
 const image = new URL('../fixtures/pictures/picturebook.png', import.meta.url)
 const conversation = llava.conversation()
 
-await ask('How many trees are there?', image)
-await ask('Where is the cat?')
+await ask('How many ducks are there?', image)
+await ask('Is there a cat in the picture?')
 await ask('Is there a dog in the picture?')
 await llava.dispose()
 

@@ -11,8 +11,8 @@ import { loadDrawings, makeScene, renderScene, type Style } from '../src/picture
 
 const styles: readonly Style[] = ['noto', 'noto-v1', 'fluent']
 const pictures = {
-  'picturebook.png': Number(process.argv[2] ?? 938),
-  'picturebook-2.png': Number(process.argv[3] ?? 1459),
+  'picturebook.png': Number(process.argv[2] ?? 2335),
+  'picturebook-2.png': Number(process.argv[3] ?? 548),
 }
 
 const folder = 'fixtures/pictures'

@@ -11,7 +11,7 @@ import { formatSeconds, paint, printable, quoted, writeLine } from './terminal.t
 
 const picture = 'fixtures/pictures/picturebook.png'
 const anotherPicture = 'fixtures/pictures/picturebook-2.png'
-const questions = ['What is in the picture?', 'How many trees are there?', 'Is there a dog in the picture?']
+const questions = ['What is in the picture?', 'How many ducks are there?', 'Is there a dog in the picture?']
 const pictureColumns = 32
 
 export function addStartCommand(program: Command, context: CommandContext): void {
