@@ -36,7 +36,7 @@ test('without the optional files it falls back to vicuna_v1 and no defaults', as
   expect(model.defaults).toEqual({})
 })
 
-test('chat_template.jinja comes before a named template, which comes before chat_template', async () => {
+test('a named template comes before chat_template.jinja, which comes before chat_template', async () => {
   const jinja = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
   await change('tokenizer_config.json', { chat_template: jinja })
   expect((await readModelFolder(folder)).template.style).toBe('two-separators')
@@ -45,6 +45,8 @@ test('chat_template.jinja comes before a named template, which comes before chat
   await change('tokenizer_config.json', { llava_template: 'llava_v0' })
   expect((await readModelFolder(folder)).stop).toEqual(['###'])
   await write('chat_template.jinja', jinja)
+  expect((await readModelFolder(folder)).stop).toEqual(['###'])
+  await change('tokenizer_config.json', { llava_template: undefined, chat_template: undefined })
   expect(await readModelFolder(folder)).toMatchObject({ template: { style: 'jinja' }, stop: [], stopTokens: [2] })
 })
 
@@ -112,6 +114,7 @@ describe('one sentence names what is wrong', () => {
     expect((await failure()).message).toContain('tokenizer_config.json: cannot find the template alpaca')
     await change('tokenizer_config.json', { llava_template: 7 })
     expect((await failure()).message).toContain('tokenizer_config.json: llava_template is not valid')
+    await change('tokenizer_config.json', { llava_template: undefined })
     await write('chat_template.jinja', '{% for %}')
     expect(await failure()).toBeInstanceOf(SyntaxError)
   })

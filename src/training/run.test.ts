@@ -118,9 +118,9 @@ describe('train', () => {
     const together: TrainingEvent[] = []
     await train(first, { folder: join(base, 'events-4'), threads: 1, onEvent: (event) => together.push(event) })
     expect(together.find((event) => event.type === 'step')?.loss).toBeCloseTo(mean, 12)
-    expect(steps.every(({ tokensPerSecond, picturesPerSecond }) => tokensPerSecond / picturesPerSecond === 40)).toBe(
-      true,
-    )
+    for (const { tokensPerSecond, picturesPerSecond } of steps) {
+      expect(tokensPerSecond / picturesPerSecond).toBeCloseTo(40, 9)
+    }
     expect(events.at(-1)).toMatchObject({ type: 'end', step: 4 })
   })
 
