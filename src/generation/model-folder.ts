@@ -43,10 +43,7 @@ export async function readModelFolder(
   }
   signal?.throwIfAborted()
   const config = await readPart(folder, 'config.json', parseLlavaConfig)
-  const tokenizerConfig = await readOptional(folder, 'tokenizer_config.json', (json) => json)
-  const tokenizer = await readPart(folder, 'tokenizer.json', (tokenizerJson) =>
-    loadTokenizer({ tokenizerJson, ...(tokenizerConfig !== undefined && { tokenizerConfig }) }),
-  )
+  const { tokenizer, tokenizerConfig } = await readTokenizer(folder)
   expectVocabulary(folder, { config, tokenizer })
   const imageProcessor = await readPart(folder, 'preprocessor_config.json', readImageProcessorConfig)
   const template = await readTemplate(folder, { config, tokenizer, tokenizerConfig })
@@ -64,6 +61,15 @@ export async function readModelFolder(
     ...stopRules({ config, tokenizer, template, extra: generation?.eosTokens ?? [] }),
     defaults: generation?.defaults ?? {},
   }
+}
+
+/** The tokenizer of a model folder, and its tokenizer_config.json as it is there. */
+export async function readTokenizer(folder: string): Promise<{ tokenizer: Tokenizer; tokenizerConfig: unknown }> {
+  const tokenizerConfig = await readOptional(folder, 'tokenizer_config.json', (json) => json)
+  const tokenizer = await readPart(folder, 'tokenizer.json', (tokenizerJson) =>
+    loadTokenizer({ tokenizerJson, ...(tokenizerConfig !== undefined && { tokenizerConfig }) }),
+  )
+  return { tokenizer, tokenizerConfig }
 }
 
 const token = z.int().min(0)

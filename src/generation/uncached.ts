@@ -9,7 +9,7 @@ import { mergedSequence } from '../model/llava.ts'
 import { parameters } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run } from '../runtime/session.ts'
-import { input, productOf, type Tensor } from '../tensor/index.ts'
+import { causalMask, input, productOf, type Tensor } from '../tensor/index.ts'
 import { type CompiledModel, compileGraph, encodePicture, type RunLimits } from './compiled-model.ts'
 import type { Prompt } from './prompt.ts'
 import { greedy } from './sampling.ts'
@@ -45,7 +45,7 @@ export function wholeInputs(
   const L = ids.length
   const places = pictures.flatMap(({ start }) => Array.from({ length: P }, (_, i) => BigInt(start + i)))
   const tokens = Float32Array.from(pictures.flatMap(({ visualTokens }) => [...visualTokens]))
-  const mask = Float32Array.from({ length: L * L }, (_, i) => (i % L > Math.floor(i / L) ? -1e9 : 0))
+  const mask = causalMask(L)
   return {
     ids: residentTensor('int64', [1, L], { data: BigInt64Array.from(ids, BigInt) }),
     visualTokens: residentTensor('float32', [pictures.length, P, language.width], { data: tokens }),

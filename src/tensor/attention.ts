@@ -62,6 +62,11 @@ export function rotary(
   })
 }
 
+/** What to add to scores [L, L] so that no position looks ahead: a score far below any other, which softmax turns into exactly 0. */
+export function causalMask(length: number): Float32Array {
+  return Float32Array.from({ length: length * length }, (_, i) => (i % length > Math.floor(i / length) ? -1e9 : 0))
+}
+
 export type AttentionOptions = {
   heads: number
   /** Fewer key and value heads than query heads: grouped-query attention. */

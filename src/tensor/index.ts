@@ -5,6 +5,7 @@ export {
   type AttentionOptions,
   attention,
   cachedAttention,
+  causalMask,
   type KeyValueCache,
   type RotaryTables,
   rotary,

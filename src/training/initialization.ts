@@ -1,21 +1,12 @@
 /** Starting values of weights that no checkpoint supplies. */
 
+import { seededRandom } from '../generation/sampling.ts'
+
 /** Small integers from a name, so that every weight has its own stream whatever the order in which weights are made (FNV-1a). */
 function hashOf(text: string): number {
   let hash = 2166136261
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619)
   return hash >>> 0
-}
-
-/** Uniform numbers in [0, 1) from a seed (mulberry32). */
-function uniform(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let z = Math.imul(state ^ (state >>> 15), 1 | state)
-    z = (z + Math.imul(z ^ (z >>> 7), 61 | z)) ^ z
-    return ((z ^ (z >>> 14)) >>> 0) / 2 ** 32
-  }
 }
 
 /**
@@ -30,7 +21,7 @@ export function initialWeight(
   const data = new Float32Array(shape.reduce((size, dim) => size * dim, 1))
   if (name.endsWith('.bias')) return data
   if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return data.fill(1)
-  const random = uniform(hashOf(name) ^ Math.imul(seed + 1, 0x9e3779b1))
+  const random = seededRandom((hashOf(name) ^ Math.imul(seed + 1, 0x9e3779b1)) >>> 0)
   const deviation = deviationOf(name, depth)
   for (let i = 0; i < data.length; i++) data[i] = deviation * normal(random)
   return data

@@ -1,12 +1,12 @@
 /** What a recipe means once its files are open: the objective, the starting weights, the samples and how they are encoded. */
 
-import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readStrictJson } from '../checkpoint/json.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import { loadConfig, loadWeights, type Weights } from '../checkpoint/load.ts'
 import { findTemplate } from '../conversation/templates.ts'
-import { encodeText, loadTokenizer, type Tokenizer } from '../conversation/tokenizer.ts'
+import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
+import { readTokenizer } from '../generation/model-folder.ts'
 import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/preprocess.ts'
 import type { SampleSource } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
@@ -52,7 +52,7 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
   const starts = await startingWeights(recipe, config)
   const source = await openSource(recipe.data, { config, split: 'train' })
   const { labelNames = [] } = source
-  const tokenizer = stage.objective === 'answers' ? await readTokenizer(recipe.model) : undefined
+  const tokenizer = stage.objective === 'answers' ? (await readTokenizer(recipe.model)).tokenizer : undefined
   const encoding = tokenizer && { tokenizer, template: findTemplate(recipe.template), config, length: recipe.length }
   if (stage.objective === 'patch-labels' && labelNames.length === 0) {
     throw new RangeError(
@@ -120,15 +120,6 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
   return lesson
 }
 
-/** Reads the tokenizer of a model folder. */
-export async function readTokenizer(folder: string): Promise<Tokenizer> {
-  const config = join(folder, 'tokenizer_config.json')
-  return loadTokenizer({
-    tokenizerJson: await readStrictJson(join(folder, 'tokenizer.json')),
-    ...((await exists(config)) && { tokenizerConfig: await readStrictJson(config) }),
-  })
-}
-
 /** The recipe's validation samples, drawn once: always the same ones, and none of them trained on. */
 async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   const { recipe, config } = lesson
@@ -177,11 +168,4 @@ function wordTokens(names: readonly string[], tokenizer: Tokenizer): number[] {
     throw new RangeError(`Cannot write pictures in words: ${long.join(', ')} are not one token each in this tokenizer`)
   }
   return ids.map(([id = 0]) => id)
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
 }

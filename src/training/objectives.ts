@@ -6,11 +6,21 @@
 
 import type { LlavaConfig } from '../model/config.ts'
 import { embedTokens, languageModel, logits } from '../model/language-model.ts'
-import { mergedSequence } from '../model/llava.ts'
+import { mergedSequence, visualTokens } from '../model/llava.ts'
 import { project } from '../model/projector.ts'
-import { hiddenState, withoutClassToken } from '../model/vision-encoder.ts'
+import { patchFeatures } from '../model/vision-encoder.ts'
 import type { WeightSource } from '../model/weights.ts'
-import { add, constant, crossEntropy, gatherRows, input, linear, rows, type Tensor } from '../tensor/index.ts'
+import {
+  add,
+  causalMask,
+  constant,
+  crossEntropy,
+  gatherRows,
+  input,
+  linear,
+  rows,
+  type Tensor,
+} from '../tensor/index.ts'
 
 export type Objective = {
   /** Summed over the targets, each with its weight: []. */
@@ -31,18 +41,15 @@ export function patchLabelLoss(
   weights: WeightSource,
   { batch, labels }: { batch: number; labels: number },
 ): Objective {
-  const { vision, featureLayer, visualTokens: P } = config
-  const S = vision.imageSide
-  const pixels = input('pixels', 'float32', [batch, 3, S, S])
-  const state = hiddenState(vision, weights, { pixels, layer: featureLayer })
-  const features = vision.classToken ? withoutClassToken(state) : state // [B, P, C]
+  const { vision, visualTokens: P } = config
+  const features = patchFeatures(config, weights, pixelInput(config, batch)) // [B, P, C]
   const weight = weights('labelHead.weight', [labels, vision.width])
   const scores = linear(rows(features), { weight, bias: weights('labelHead.bias', [labels]) }) // [B·P, labels]
   return { loss: crossEntropy(scores, targetInputs(batch * P)), scores }
 }
 
 /**
- * −log p of the answers, the paper's only loss (§4.1, equation 3; §4.2): p(X_a | X_v, X_q) = Π p(x_i | X_v, X_q, X_a,<i).
+ * −log p of the answers, the paper's only loss (§4.2, equation 3): p(X_a | X_v, X_q) = Π p(x_i | X_v, X_q, X_a,<i).
  *
  * Inputs `ids` [B, L] int64 with placeholders, `places` [B·P] int64 where the visual tokens stand, the pictures as `form` says, and the targets:
  * `targetRows` [M] int64 into the B·L positions, `targets` [M] int64, `targetWeights` [M]. M = B·(L − P): no visual token is ever a target.
@@ -57,7 +64,11 @@ export function answerLoss(
   const places = input('places', 'int64', [batch * P])
   const tokens = pictureTokens(config, weights, { batch, form })
   const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
-  const context = { kind: 'whole', positions: positionIndex(batch, length), mask: causalMask(length) } as const
+  const context = {
+    kind: 'whole',
+    positions: positionIndex(batch, length),
+    mask: constant('float32', [length, length], causalMask(length)),
+  } as const
   const { hidden } = languageModel(config.language, weights, { embeddings, context })
   const M = batch * (length - P)
   const answering = gatherRows(rows(hidden), input('targetRows', 'int64', [M])) // [M, D]
@@ -71,13 +82,10 @@ function pictureTokens(
   weights: WeightSource,
   { batch, form }: { batch: number; form: PictureForm },
 ): Tensor {
-  const { vision, language, visualTokens: P, featureLayer } = config
+  const { vision, language, visualTokens: P } = config
   switch (form) {
-    case 'pixels': {
-      const pixels = input('pixels', 'float32', [batch, 3, vision.imageSide, vision.imageSide])
-      const state = hiddenState(vision, weights, { pixels, layer: featureLayer })
-      return project(config, weights, vision.classToken ? withoutClassToken(state) : state)
-    }
+    case 'pixels':
+      return visualTokens(config, weights, pixelInput(config, batch))
     case 'features':
       return project(config, weights, input('features', 'float32', [batch, P, vision.width]))
     case 'words': {
@@ -88,22 +96,16 @@ function pictureTokens(
   }
 }
 
-/** Scores below any other, so that softmax gives exactly 0: [L, L]. */
-export function causalMask(length: number): Tensor {
-  const hidden = (i: number) => i % length > Math.floor(i / length)
-  return constant(
-    'float32',
-    [length, length],
-    Float32Array.from({ length: length * length }, (_, i) => (hidden(i) ? -1e9 : 0)),
-  )
-}
-
 function positionIndex(batch: number, length: number): Tensor {
   return constant(
     'int64',
     [batch, length],
     BigInt64Array.from({ length: batch * length }, (_, i) => BigInt(i % length)),
   )
+}
+
+function pixelInput({ vision }: LlavaConfig, batch: number): Tensor {
+  return input('pixels', 'float32', [batch, 3, vision.imageSide, vision.imageSide])
 }
 
 function targetInputs(count: number): { targets: Tensor; weights: Tensor } {

@@ -8,11 +8,11 @@ import { patchFeatures } from '../model/vision-encoder.ts'
 import { parameters } from '../model/weights.ts'
 import { residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run } from '../runtime/session.ts'
-import { input, type Tensor, writeOnnx } from '../tensor/index.ts'
+import { causalMask, constant, input, type Tensor, writeOnnx } from '../tensor/index.ts'
 import { adamWDefaults } from './adamw.ts'
 import { answerInputs, labelInputs, wordInput } from './batches.ts'
 import { initialWeight } from './initialization.ts'
-import { answerLoss, causalMask, type PictureForm, patchLabelLoss } from './objectives.ts'
+import { answerLoss, type PictureForm, patchLabelLoss } from './objectives.ts'
 import { partOf, type StageName, stages } from './stages.ts'
 import {
   computeGradients,
@@ -259,7 +259,7 @@ async function logitsEverywhere(
   const pictures = { tokens, places: input('places', 'int64', places!.shape) }
   const embeddings = mergedSequence(config, parameters, { ids: input('ids', 'int64', [batch, length]), pictures })
   const positions: Tensor = input('positions', 'int64', [batch, length])
-  const context = { kind: 'whole', positions, mask: causalMask(length) } as const
+  const context = { kind: 'whole', positions, mask: constant('float32', [length, length], causalMask(length)) } as const
   const { hidden } = languageModel(config.language, parameters, { embeddings, context })
   const graph = writeOnnx({ scores: logits(config.language, parameters, hidden) }, { parameters: 'inputs' })
   const session = await createSession(graph.model, { threads: 1 })
