@@ -89,7 +89,7 @@ export function expectFits({ ids, pictures }: Prompt, { config }: CompiledModel)
   if (ids.length === 0) throw new RangeError('Cannot generate: the prompt is empty, expected at least one token')
   if (ids.length < context) return
   const visual = pictures.length * config.visualTokens
-  const described = visual === 0 ? '' : ` (${visual} of them visual tokens of ${pictures.length} pictures)`
+  const described = visual === 0 ? '' : ` (${visual} of them visual tokens)`
   throw new RangeError(
     `Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than the context of ${context}`,
   )

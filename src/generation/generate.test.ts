@@ -109,7 +109,7 @@ test('a prompt longer than the context is refused before anything is computed', 
   const started = generate(fresh, long, { tokenizer, stopTokens: [] }).next()
   await expect(started).rejects.toThrow(
     new RangeError(
-      'Cannot generate: the prompt has 120 tokens (4 of them visual tokens of 1 pictures), expected fewer than the context of 96',
+      'Cannot generate: the prompt has 120 tokens (4 of them visual tokens), expected fewer than the context of 96',
     ),
   )
   expect(fresh.recentPictures.size).toBe(0)
