@@ -6,9 +6,10 @@ import type { Command } from 'commander'
 import { writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { type Style, styles } from '../picturebook/categories.ts'
 import { exportPicturebook } from '../picturebook/export.ts'
+import { mostObjects } from '../picturebook/scene.ts'
 import { type Split, splits } from '../picturebook/splits.ts'
 import type { CommandContext } from './context.ts'
-import { entriesOf, expectWritableFolder, oneOf, wholeNumber } from './options.ts'
+import { decimalNumber, entriesOf, expectWritableFolder, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, progressBar, quoted, writeLine } from './terminal.ts'
 
 type PicturebookOptions = {
@@ -18,6 +19,7 @@ type PicturebookOptions = {
   split: Split
   style?: Style[]
   objects?: readonly [number, number]
+  overlap: number
   side: number
   json?: boolean
 }
@@ -37,6 +39,12 @@ export function addPicturebookCommand(program: Command, context: CommandContext)
       (name: string, before: Style[] = []) => [...new Set([...before, styleNamed(name)])],
     )
     .option('--objects <min-max>', 'things in a picture (default: 1-4)', objectRange)
+    .option(
+      '--overlap <share>',
+      'share of pictures of two or more things in which one partly covers another',
+      decimalNumber('--overlap', { from: 0, to: 1 }),
+      0,
+    )
     .option('--side <px>', 'width and height', wholeNumber('--side', { from: 32, to: 512 }), 96)
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -44,7 +52,7 @@ export function addPicturebookCommand(program: Command, context: CommandContext)
       `
 Examples:
   $ llava picturebook --count 24 --out scenes
-  $ llava picturebook --count 5000 --out test-scenes --split iid --objects 1-6 --side 224
+  $ llava picturebook --count 5000 --out test-scenes --split iid --objects 2-8 --overlap 0.3 --side 224
   $ llava picturebook --count 100 --out fluent-scenes --style fluent noto
 
 In the folder: images/, captions_<split>.json and instances_<split>.json (COCO), llava.json (conversations),
@@ -54,7 +62,7 @@ questions.jsonl (questions with their answers), gallery.html (open it in a brows
 }
 
 async function picturebook(options: PicturebookOptions, { stdout, stderr, watch }: CommandContext): Promise<void> {
-  const { count, out, seed, split, style, objects, side } = options
+  const { count, out, seed, split, style, objects, overlap, side } = options
   await expectWritableFolder('--out', out)
   if ((await entriesOf(out)).length > 0) {
     throw new Error(`Cannot use --out ${out}: it is not empty, expected a new or empty folder`)
@@ -72,6 +80,7 @@ async function picturebook(options: PicturebookOptions, { stdout, stderr, watch 
       seed,
       split,
       side,
+      overlap,
       signal: watch.signal,
       ...(objects !== undefined && { objects }),
       ...(style !== undefined && { styles: style }),
@@ -98,8 +107,8 @@ async function picturebook(options: PicturebookOptions, { stdout, stderr, watch 
 
 /** `1-4`, or `3` for exactly three. */
 export function objectRange(text: string): readonly [number, number] {
-  const [, low, high = low] = /^([1-6])(?:-([1-6]))?$/.exec(text.trim()) ?? []
+  const [, low, high = low] = /^(\d)(?:-(\d))?$/.exec(text.trim()) ?? []
   const range = [Number(low), Number(high)] as const
-  if (range[0] <= range[1]) return range
-  throw new RangeError(`Cannot use --objects ${text || "''"}: expected MIN-MAX within 1 to 6, such as 1-4`)
+  if (range[0] >= 1 && range[0] <= range[1] && range[1] <= mostObjects) return range
+  throw new RangeError(`Cannot use --objects ${text || "''"}: expected MIN-MAX within 1 to ${mostObjects}, such as 1-4`)
 }

@@ -1,4 +1,4 @@
-/** What the picturebook world contains: 61 categories of things, and the five styles in which each is drawn. */
+/** What the picturebook world contains: 90 categories of things, and the five styles in which each is drawn. */
 
 export type Group = 'animal' | 'food' | 'vehicle' | 'outdoors' | 'thing'
 
@@ -11,7 +11,7 @@ export type Category = {
   plural: string
   article: 'a' | 'an'
   group: Group
-  /** Icon name, the same in all four packages. */
+  /** Icon name, the same in all five packages. */
   icon: string
   /** Only where every style agrees on one obvious colour. */
   color?: Color
@@ -92,6 +92,40 @@ export const categories: readonly Category[] = [
   thing('guitar', 'thing'),
   thing('gift', 'thing', { icon: 'wrapped-gift' }),
   thing('dress', 'thing', { plural: 'dresses', color: 'blue' }),
+
+  thing('bear', 'animal', { common: true }),
+  thing('tiger', 'animal', { icon: 'tiger-face' }),
+  thing('chicken', 'animal'),
+  thing('snake', 'animal', { color: 'green' }),
+  thing('snail', 'animal'),
+  thing('whale', 'animal', { icon: 'spouting-whale' }),
+  thing('octopus', 'animal', { plural: 'octopuses' }),
+
+  thing('cheese', 'food', { icon: 'cheese-wedge' }),
+  thing('pizza', 'food', { common: true }),
+  thing('hamburger', 'food'),
+  thing('doughnut', 'food'),
+  thing('pumpkin', 'food', { icon: 'jack-o-lantern', color: 'orange' }),
+  thing('lollipop', 'food'),
+
+  thing('tractor', 'vehicle'),
+  thing('truck', 'vehicle', { icon: 'delivery-truck', common: true }),
+  thing('ambulance', 'vehicle'),
+
+  thing('cloud', 'outdoors', { common: true }),
+  thing('tulip', 'outdoors'),
+  thing('volcano', 'outdoors', { plural: 'volcanoes' }),
+
+  thing('bell', 'thing'),
+  thing('key', 'thing'),
+  thing('camera', 'thing'),
+  thing('telephone', 'thing'),
+  thing('television', 'thing'),
+  thing('drum', 'thing'),
+  thing('shoe', 'thing', { icon: 'running-shoe', common: true }),
+  thing('shirt', 'thing', { icon: 't-shirt' }),
+  thing('balloon', 'thing', { common: true }),
+  thing('heart', 'thing', { icon: 'red-heart' }),
 ]
 
 const byName = new Map(categories.map((category, index) => [category.name, { category, index }]))

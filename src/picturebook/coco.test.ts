@@ -7,13 +7,21 @@ import { makeScene } from './scene.ts'
 const numbered: NumberedScene[] = Array.from({ length: 40 }, (_, id) => ({
   id,
   file: `${id}.png`,
-  scene: makeScene(id, { objects: [1, 5], split: 'iid' }),
+  scene: makeScene(id, { objects: [1, 8], split: 'iid', overlap: 0.5 }),
 }))
 const about: PictureSet = { split: 'iid', seed: 0, styles: trainingStyles }
 const instances = JSON.parse([...cocoInstances(() => numbered, about)].join(''))
 const told = JSON.parse([...cocoCaptions(() => numbered, about)].join(''))
 
-type Annotation = { id: number; image_id: number; category_id: number; bbox: number[]; area: number; iscrowd: number }
+type Annotation = {
+  id: number
+  image_id: number
+  category_id: number
+  bbox: number[]
+  area: number
+  iscrowd: number
+  visibility: number
+}
 
 describe('COCO instances', () => {
   test('have exactly the boxes and categories of the scenes', () => {
@@ -27,6 +35,15 @@ describe('COCO instances', () => {
       )
       for (const { bbox, area, iscrowd } of rows) expect([area, iscrowd]).toEqual([bbox[2]! * bbox[3]!, 0])
     }
+  })
+
+  test('have the whole box of a covered object, and how much of it is visible', () => {
+    const rows = instances.annotations as Annotation[]
+    const objects = numbered.flatMap(({ scene }) => scene.objects)
+    expect(rows.map(({ visibility }) => visibility)).toEqual(
+      objects.map(({ visible }) => Math.round(visible * 10_000) / 10_000),
+    )
+    expect(rows.filter(({ visibility }) => visibility < 1).length).toBeGreaterThan(5)
   })
 
   test('have every category once, none with the id 0', () => {

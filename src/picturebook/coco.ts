@@ -72,7 +72,12 @@ export function* cocoCaptions(scenes: NumberedScenes, about: PictureSet): Genera
   yield '\n}\n'
 }
 
-/** The text of `instances_<split>.json` in pieces: a box in pixels for every object, ids from 1. */
+/**
+ * The text of `instances_<split>.json` in pieces: a box in pixels for every object, ids from 1.
+ *
+ * `bbox` holds the whole object, also where a nearer one covers it; `visibility`, which COCO has no name for, is the
+ * share of the box that no nearer box covers.
+ */
 export function* cocoInstances(scenes: NumberedScenes, about: PictureSet): Generator<string> {
   yield* opening(scenes, about)
   yield* list('annotations', boxRows(scenes))
@@ -131,10 +136,11 @@ function* captionRows(scenes: NumberedScenes): Generator<object> {
 function* boxRows(scenes: NumberedScenes): Generator<object> {
   let id = 0
   for (const { id: image_id, scene } of scenes()) {
-    for (const { category, style, box } of scene.objects) {
+    for (const { category, style, box, visible } of scene.objects) {
       const bbox = [box.x, box.y, box.width, box.height]
       const area = box.width * box.height
-      yield { id: ++id, image_id, category_id: categoryId(category), bbox, area, iscrowd: 0, style }
+      const visibility = Math.round(visible * 10_000) / 10_000
+      yield { id: ++id, image_id, category_id: categoryId(category), bbox, area, iscrowd: 0, visibility, style }
     }
   }
 }

@@ -5,6 +5,8 @@ import { heldOutCount, heldOutPairs, isHeldOutPair, type Split } from './splits.
 
 /** Share of scenes of two or more objects in which some category is repeated. */
 const repeatedShare = 0.5
+/** Objects of one category in one scene, at most. */
+const mostOfOne = 6
 /** Share of scenes with a theme, and of the objects in such a scene that follow it: why some things go together. */
 const themedShare = 0.5
 const followingShare = 0.6
@@ -69,7 +71,7 @@ function weightOf(category: Category): number {
   return category.common ? 2 : 1
 }
 
-/** A number of things; higher ones are likelier, or four of a kind would be too rare to learn counting from. */
+/** A number of things; higher ones are likelier, or many of a kind would be too rare to learn counting from. */
 function drawTotal(random: Random, [fewest, most]: readonly [number, number]): number {
   const totals = Array.from({ length: most - fewest + 1 }, (_, index) => [fewest + index, index + 1] as const)
   return chooseWeighted(random, totals)
@@ -82,7 +84,7 @@ function partition(random: Random, total: number): number[] {
   let repeating = repeatedShare
   while (rest > 0) {
     const repeated = rest >= 2 && chance(random, repeating)
-    const count = repeated ? drawTotal(random, [2, Math.min(4, rest)]) : 1
+    const count = repeated ? drawTotal(random, [2, Math.min(mostOfOne, rest)]) : 1
     counts.push(count)
     rest -= count
     // A second repeated category is rarer; without a first one there is none later either.

@@ -1,5 +1,5 @@
 /**
- * The drawings of the picturebook: emoji of four Iconify packages as sprites of any size.
+ * The drawings of the picturebook: emoji of five Iconify packages as sprites of any size.
  *
  * Each (category, style) is rasterised once from SVG, several times larger than needed, and trimmed. Sprites of a
  * wanted size are averaged from that on first use and kept, so rendering itself needs no image library.

@@ -86,11 +86,22 @@ describe('an exported picturebook', () => {
     expect(other.get('instances_iid.json')).not.toEqual(one.get('instances_iid.json'))
   })
 
+  test('covers things in as many pictures as told, and says how much of them is visible', async () => {
+    const [none, all] = [await inMemory({ objects: [2, 2] }), await inMemory({ objects: [2, 2], overlap: 1 })]
+    const visibilities = (files: Map<string, string>): number[] =>
+      JSON.parse(files.get('instances_iid.json')!).annotations.map((row: { visibility: number }) => row.visibility)
+    expect(visibilities(none)).toEqual(Array(12).fill(1))
+    expect(visibilities(all).filter((visible) => visible < 1)).toHaveLength(6)
+    expect(all.get('gallery.html')!.match(/, [6-9]\d% visible<\/text>/g)).toHaveLength(6)
+    expect(none.get('gallery.html')).not.toContain('% visible')
+  })
+
   test('refuses impossible options before anything is written', async () => {
     const names: string[] = []
     const write: WriteFile = async (name) => void names.push(name)
     await expect(exportPicturebook(write, { ...options, count: 0 })).rejects.toThrow(RangeError)
     await expect(exportPicturebook(write, { ...options, objects: [1, 9] })).rejects.toThrow(RangeError)
+    await expect(exportPicturebook(write, { ...options, overlap: 2 })).rejects.toThrow(RangeError)
     expect(names).toEqual([])
   })
 })

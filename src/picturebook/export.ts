@@ -20,6 +20,8 @@ export type ExportOptions = {
   readonly split?: Split
   readonly styles?: readonly Style[] // those for training unless told; the held-out one for its split
   readonly objects?: readonly [number, number]
+  /** Share of the scenes of two or more objects in which one partly covers another, 0 unless told. */
+  readonly overlap?: number
   readonly side?: number // S, pixels
   /** Exchanges in each conversation of `llava.json`. */
   readonly turns?: number
@@ -56,7 +58,7 @@ const pieceLength = 65_536
  * @throws RangeError for impossible options; the reason of `signal` when it fires
  */
 export async function exportPicturebook(write: WriteFile, options: ExportOptions): Promise<ExportSummary> {
-  const { count, seed = 0, split = 'train', objects = [1, 4], side = 96, turns = 4, signal } = options
+  const { count, seed = 0, split = 'train', objects = [1, 4], overlap = 0, side = 96, turns = 4, signal } = options
   const styles = options.styles ?? (split === 'held-out-style' ? [heldOutStyle] : trainingStyles)
   expectWhole('scenes', { value: count, from: 1, to: mostScenes })
   expectWhole('seed', { value: seed, from: 0, to: mostSeeds })
@@ -65,7 +67,7 @@ export async function exportPicturebook(write: WriteFile, options: ExportOptions
   function* scenes(): Generator<NumberedScene> {
     for (let id = 0; id < count; id++) {
       signal?.throwIfAborted()
-      const scene = makeScene(seed * scenesPerSeed + id, { side, objects, split, styles })
+      const scene = makeScene(seed * scenesPerSeed + id, { side, objects, overlap, split, styles })
       yield { id, file: `${String(id).padStart(6, '0')}.png`, scene }
     }
   }

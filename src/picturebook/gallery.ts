@@ -89,8 +89,8 @@ function askedLine({ skill, question, answer }: Exchange): string {
   return `<dt><span>${escapeHtml(skill)}</span>${escapeHtml(asked)}</dt><dd>${escapeHtml(answer)}</dd>`
 }
 
-/** A rectangle and its name: above the rectangle, or inside where there is no room above. */
-function boxOf({ category, box }: SceneObject, side: number): string {
+/** A rectangle and its name: above the rectangle, or inside where there is no room above. Says how much a nearer thing leaves visible. */
+function boxOf({ category, box, visible }: SceneObject, side: number): string {
   const letter = side / 23
   const color = `hsl(${(categoryIndex(category) * 137.5) % 360} 90% 62%)` // the golden angle keeps neighbours apart
   const above = box.y > letter * 1.2
@@ -98,7 +98,8 @@ function boxOf({ category, box }: SceneObject, side: number): string {
   const x = end ? box.x + box.width : box.x
   const y = above ? box.y - letter * 0.35 : box.y + letter
   const { width, height } = box
-  return `<rect x="${box.x}" y="${box.y}" width="${width}" height="${height}" rx="${rounded(side / 96)}" stroke="${color}"/><text x="${x}" y="${rounded(y)}" font-size="${rounded(letter)}" stroke-width="${rounded(letter / 5)}" fill="${color}"${end ? ' text-anchor="end"' : ''}>${escapeHtml(category)}</text>`
+  const name = visible < 1 ? `${category}, ${Math.round(visible * 100)}% visible` : category
+  return `<rect x="${box.x}" y="${box.y}" width="${width}" height="${height}" rx="${rounded(side / 96)}" stroke="${color}"/><text x="${x}" y="${rounded(y)}" font-size="${rounded(letter)}" stroke-width="${rounded(letter / 5)}" fill="${color}"${end ? ' text-anchor="end"' : ''}>${escapeHtml(name)}</text>`
 }
 
 function creditLine({ style: name, drawings, author, licence, url }: Credit): string {

@@ -1,9 +1,9 @@
 /** The small English of the picturebook: numbers, things with articles, lists. */
 import { categories, categoryNamed, colors } from './categories.ts'
 
-const numberWords = ['no', 'one', 'two', 'three', 'four', 'five', 'six'] as const
+const numberWords = ['no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'] as const
 
-/** `no`, `one`, ... `six`; digits beyond. */
+/** `no`, `one`, ... `eight`; digits beyond. */
 export function numberWord(count: number): string {
   return numberWords[count] ?? String(count)
 }

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 import { categories, heldOutStyle, type Style, styles } from './categories.ts'
 import { aspectOf, type Drawings, loadDrawings, spriteOf } from './drawings.ts'
-import { backgroundLabel, patchLabels, textPicture } from './labels.ts'
+import { centerLabels, labelNames, partLabels, settingCount, textPicture } from './labels.ts'
 import { proportions } from './proportions.ts'
 import { renderScene } from './rendering.ts'
 import { type Box, makeScene, type Scene } from './scene.ts'
@@ -50,6 +50,25 @@ describe('rendering', () => {
     }
   })
 
+  test('paints the later of two objects over the earlier one', () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const scene = makeScene(seed, { objects: [2, 2], overlap: 1 })
+      const [far, near] = scene.objects
+      // Under an opaque pixel of the nearer object it does not matter where the farther one is.
+      const moved = { ...scene, objects: [{ ...far!, box: { ...far!.box, x: 0, y: 0 } }, near!] }
+      const [picture, other] = [renderScene(scene, drawings), renderScene(moved, drawings)]
+      const { box, category, style, mirrored } = near!
+      const sprite = spriteOf(drawings, { category, style, width: box.width, height: box.height })
+      for (let pixel = 0; pixel < box.width * box.height; pixel++) {
+        const [x, y] = [pixel % box.width, Math.floor(pixel / box.width)]
+        const from = y * box.width + (mirrored ? box.width - 1 - x : x)
+        if (sprite.data[from * 4 + 3] !== 255) continue
+        const at = ((box.y + y) * scene.side + box.x + x) * 3
+        expect(picture.data.slice(at, at + 3)).toEqual(other.data.slice(at, at + 3))
+      }
+    }
+  })
+
   test('mirrors a drawing when asked', () => {
     const scene = makeScene(3, { objects: [1, 1] })
     const flipped = { ...scene, objects: scene.objects.map((object) => ({ ...object, mirrored: !object.mirrored })) }
@@ -86,28 +105,41 @@ describe('rendering', () => {
 })
 
 describe('patch labels', () => {
-  test('name every object and nothing else, with boxes or drawn pixels', () => {
+  test('name every object and nothing else, with boxes, drawn pixels or middles', () => {
     for (let seed = 0; seed < 300; seed++) {
       const scene = makeScene(seed)
       const present = new Set(scene.objects.map((object) => object.category))
-      for (const options of [{ patch: 12 }, { patch: 12, drawings }]) {
-        const words = textPicture(scene, options)
-        expect(words).toHaveLength(64)
-        expect(new Set(words.filter((word) => word !== 'background')), `seed ${seed}`).toEqual(present)
+      for (const labels of [
+        partLabels(scene, { patch: 12 }),
+        partLabels(scene, { patch: 12, drawings }),
+        centerLabels(scene, { patch: 12 }),
+      ]) {
+        expect(labels).toHaveLength(64)
+        const named = [...labels].filter((label) => label >= settingCount).map((label) => labelNames[label])
+        expect(new Set(named), `seed ${seed}`).toEqual(present)
       }
     }
   })
 
-  test('put the category where the box is', () => {
+  test('put the category where the box is and the setting elsewhere', () => {
     const [object] = makeScene(1, { objects: [1, 1] }).objects
     const box = { x: 24, y: 48, width: 24, height: 12 }
-    const labels = patchLabels({ ...makeScene(1), objects: [{ ...object!, category: 'cat', box }] }, { patch: 12 })
-    const expected = new Int32Array(64).fill(backgroundLabel)
-    expected.set([1, 1], 4 * 8 + 2)
-    expect(labels).toEqual(expected)
+    const scene: Scene = { ...makeScene(1), setting: 'sea', objects: [{ ...object!, category: 'cat', box }] }
+    const expected = Array<string>(64).fill('sea')
+    expected.fill('cat', 4 * 8 + 2, 4 * 8 + 4)
+    expect([...partLabels(scene, { patch: 12 })].map((label) => labelNames[label])).toEqual(expected)
+  })
+
+  test('write every object once, also when two middles share a patch', () => {
+    for (let seed = 0; seed < 100; seed++) {
+      const scene = makeScene(seed, { objects: [8, 8], overlap: 1 })
+      const words = textPicture(scene, { patch: 24 }).filter((word) => word !== scene.setting)
+      expect(words.sort(), `seed ${seed}`).toEqual(scene.objects.map(({ category }) => category).sort())
+    }
   })
 
   test('refuse a patch that does not divide the side', () => {
-    expect(() => patchLabels(makeScene(1), { patch: 14 })).toThrow(RangeError)
+    expect(() => partLabels(makeScene(1), { patch: 14 })).toThrow(RangeError)
+    expect(() => centerLabels(makeScene(1), { patch: 14 })).toThrow(RangeError)
   })
 })

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { categories, heldOutStyle, trainingStyles } from './categories.ts'
-import { countCategories, gapBetween, makeScene, type Scene, type SceneOptions } from './scene.ts'
+import { countCategories, coveredBy, gapBetween, makeScene, type Scene, type SceneOptions } from './scene.ts'
 import { heldOutCount, heldOutPairs, isHeldOutPair, splits } from './splits.ts'
 
 const scenes = (count: number, options?: SceneOptions): Scene[] =>
@@ -19,19 +19,22 @@ describe('scenes', () => {
   })
 
   test.each([96, 64, 224])('keep boxes inside and apart at side %i', (side) => {
-    for (const scene of scenes(300, { side, objects: [1, 6] })) {
+    for (const scene of scenes(300, { side, objects: [1, 8] })) {
       for (const [index, { box }] of scene.objects.entries()) {
         expect(Math.min(box.x, box.y)).toBeGreaterThanOrEqual(0)
         expect(Math.max(box.x + box.width, box.y + box.height)).toBeLessThanOrEqual(side)
         for (const other of scene.objects.slice(index + 1)) {
           expect(gapBetween(box, other.box)).toBeGreaterThanOrEqual((6 * side) / 96)
         }
+        expect(scene.objects[index]!.visible).toBe(1)
       }
     }
   })
 
-  test('hold as many objects as asked for, up to six', () => {
-    for (const scene of scenes(100, { objects: [6, 6] })) expect(scene.objects).toHaveLength(6)
+  test.each([32, 96])('hold as many objects as asked for, up to eight, at side %i', (side) => {
+    for (const overlap of [0, 1]) {
+      for (const scene of scenes(500, { objects: [8, 8], side, overlap })) expect(scene.objects).toHaveLength(8)
+    }
     expect(new Set(scenes(200).map((scene) => scene.objects.length))).toEqual(new Set([1, 2, 3, 4]))
   })
 
@@ -45,10 +48,55 @@ describe('scenes', () => {
     expect(objects.filter((object) => object.mirrored).length / objects.length).toBeCloseTo(0.5, 1)
   })
 
+  test('hold up to four of a kind as usual, up to six where there may be that many', () => {
+    const counts = (options: SceneOptions) =>
+      new Set(scenes(2000, options).flatMap((scene) => [...countCategories(scene).values()]))
+    expect(counts({})).toEqual(new Set([1, 2, 3, 4]))
+    expect(counts({ objects: [1, 8] })).toEqual(new Set([1, 2, 3, 4, 5, 6]))
+  })
+
+  test.each([
+    96, 64, 224,
+  ])('cover one object in the share of scenes asked for, by 10 to 40 percent, at side %i', (side) => {
+    const many = scenes(1500, { side, objects: [2, 8], overlap: 0.3 })
+    const covering = many.filter(({ objects }) => objects.some(({ visible }) => visible < 1))
+    expect(covering.length / many.length).toBeCloseTo(0.3, 1)
+    for (const { objects } of covering) {
+      const covered = objects.filter(({ visible }) => visible < 1)
+      expect(covered).toHaveLength(1)
+      expect(covered[0]!.visible).toBeGreaterThanOrEqual(0.6)
+      expect(covered[0]!.visible).toBeLessThanOrEqual(0.9)
+      const touching = objects.flatMap((one, at) =>
+        objects
+          .slice(at + 1)
+          .flatMap((nearer) => (gapBetween(one.box, nearer.box) < 0 ? [[one, nearer] as const] : [])),
+      )
+      expect(touching).toHaveLength(1)
+      const [one, nearer] = touching[0]!
+      expect(one).toBe(covered[0])
+      expect(one.visible).toBeCloseTo(1 - coveredBy(one.box, nearer.box), 12)
+      for (const { box } of objects) {
+        expect(Math.min(box.x, box.y)).toBeGreaterThanOrEqual(0)
+        expect(Math.max(box.x + box.width, box.y + box.height)).toBeLessThanOrEqual(side)
+      }
+    }
+  })
+
+  test('tell what share of a box another covers', () => {
+    const box = { x: 10, y: 10, width: 20, height: 10 }
+    expect(coveredBy(box, { x: 25, y: 15, width: 30, height: 30 })).toBe(0.125)
+    expect(coveredBy(box, { x: 0, y: 0, width: 90, height: 90 })).toBe(1)
+    expect(coveredBy(box, { x: 30, y: 10, width: 5, height: 5 })).toBe(0)
+    expect(coveredBy(box, { x: 40, y: 40, width: 5, height: 5 })).toBe(0)
+  })
+
   test('refuse impossible options in one sentence', () => {
     expect(() => makeScene(-1)).toThrow(RangeError)
     expect(() => makeScene(1, { objects: [2, 1] })).toThrow(/found 2 to 1 objects/)
-    expect(() => makeScene(1, { objects: [1, 7] })).toThrow(RangeError)
+    expect(() => makeScene(1, { objects: [1, 9] })).toThrow(RangeError)
+    expect(() => makeScene(1, { overlap: 1.5 })).toThrow(/found overlap 1.5, expected a share from 0 to 1/)
+    expect(() => makeScene(1, { overlap: Number.NaN })).toThrow(RangeError)
+    expect(() => makeScene(1, { objects: [1, 1], overlap: 0.5 })).toThrow(RangeError)
     expect(() => makeScene(1, { styles: [] })).toThrow(RangeError)
     expect(() => makeScene(1, { side: 20 })).toThrow(RangeError)
     expect(() => makeScene(1, { objects: [1, 1], split: 'held-out-pairs' })).toThrow(RangeError)
@@ -72,15 +120,17 @@ describe('splits', () => {
     const all = (categories.length * (categories.length - 1)) / 2
     expect(heldOutPairs.length / all).toBeCloseTo(0.1, 1)
     for (const split of splits) {
-      const found = scenes(1000, { split, objects: [1, 6] }).filter(hasHeldOutPair).length
+      const found = scenes(1000, { split, objects: [1, 8], overlap: 0.5 }).filter(hasHeldOutPair).length
       expect(found).toBe(split === 'held-out-pairs' ? 1000 : 0)
     }
   })
 
   test('keep held-out counts to their own split', () => {
     for (const split of splits) {
-      const found = scenes(1000, { split }).filter(hasHeldOutCount).length
-      expect(found).toBe(split === 'held-out-counts' ? 1000 : 0)
+      for (const options of [{ split }, { split, objects: [1, 8] }] as const) {
+        const found = scenes(1000, options).filter(hasHeldOutCount).length
+        expect(found).toBe(split === 'held-out-counts' ? 1000 : 0)
+      }
     }
   })
 })
