@@ -56,6 +56,12 @@ const defaultSkills: readonly Skill[] = [
   'color',
   'listing',
   'setting',
+  'comparison',
+  'odd-one-out',
+  'nearest',
+  'multi-hop',
+  'reasoning',
+  'unknowable',
 ]
 
 /** One question of every skill per scene, so that the answers within a skill are independent of one another. */

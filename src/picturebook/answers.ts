@@ -20,7 +20,7 @@ export function scoreAnswer(exchange: Exchange, answer: string): boolean {
     case 'count':
       return countIn(answer) === Number(expected)
     case 'position':
-      return fieldIn(answer) === expected
+      return (isDenied(answer) ? 'absent' : fieldIn(answer)) === expected
     case 'relation':
       return isYesOrNo(expected)
         ? (yesOrNoInBeginning(answer) ?? checkDirection(exchange, answer)) === expected
@@ -33,9 +33,25 @@ export function scoreAnswer(exchange: Exchange, answer: string): boolean {
     case 'category-at':
       return onlyThing(answer) === expected
     case 'color':
-      return onlyWord(answer.replace(/\bgrey\b/gi, 'gray'), colors) === expected
+      return (isDenied(answer) ? 'absent' : colorIn(answer)) === expected
     case 'setting':
       return onlyWord(answer, [...settings, 'day']) === expected
+    case 'comparison':
+      return isYesOrNo(expected)
+        ? (yesOrNoInBeginning(answer) ?? checkMore(exchange, answer)) === expected
+        : yesOrNoInBeginning(answer) === undefined && (moreIn(exchange, answer) ?? onlyThing(answer)) === expected
+    case 'odd-one-out':
+      return onlyThing(answer) === expected
+    case 'nearest':
+      return onlyThingBeside(exchange.subject, answer) === expected
+    case 'multi-hop':
+      return isColor(expected) ? colorIn(answer) === expected : onlyThingBeside(exchange.other, answer) === expected
+    case 'reasoning':
+      return isYesOrNo(expected)
+        ? yesOrNoInBeginning(answer) === expected && isTrueOf(exchange, answer)
+        : isTrueOf(exchange, answer) && namesAllFacts(exchange, answer)
+    case 'unknowable':
+      return isUnknown(answer)
   }
 }
 
@@ -52,9 +68,13 @@ function yesOrNoInBeginning(answer: string): 'yes' | 'no' | undefined {
 function yesOrNo(answer: string): 'yes' | 'no' | undefined {
   const first = yesOrNoInBeginning(answer)
   if (first) return first
+  if (isDenied(answer)) return 'no'
+  return wordsOf(answer).includes('yes') || thingsSaid(answer).size > 0 ? 'yes' : undefined
+}
+
+function isDenied(answer: string): boolean {
   const words = wordsOf(answer)
-  if (words.some((word) => word === 'no' || word === 'not' || word === 'none' || word.endsWith("n't"))) return 'no'
-  return words.includes('yes') || thingsSaid(answer).size > 0 ? 'yes' : undefined
+  return words.some((word) => word === 'no' || word === 'not' || word === 'none' || word.endsWith("n't"))
 }
 
 /** The one number in an answer; undefined when there is none or several. */
@@ -103,6 +123,72 @@ function checkDirection(exchange: Exchange, answer: string): 'yes' | 'no' | unde
   const direction = directionIn(exchange, answer)
   if (direction === undefined || wordsOf(answer).includes('not')) return undefined
   return direction === exchange.relation ? 'yes' : 'no'
+}
+
+/** The category of two that a sentence says there are more of: `There are more cats than dogs.` */
+function moreIn({ subject = '', other = '' }: Exchange, answer: string): string | undefined {
+  const words = wordsOf(answer)
+  const more = words.indexOf('more')
+  if (more < 0 || words.includes('as') || isDenied(answer)) return undefined
+  const things = words.slice(more + 1).map((word) => onlyThing(word))
+  return things.find((thing) => thing === subject || thing === other)
+}
+
+/** Answers a yes-or-no question of more by a statement. */
+function checkMore(exchange: Exchange, answer: string): 'yes' | 'no' | undefined {
+  const more = moreIn(exchange, answer)
+  if (more === undefined) return undefined
+  return exchange.relation === 'more' && more === exchange.subject ? 'yes' : 'no'
+}
+
+/** The one thing named apart from a thing that the question already stands on. */
+function onlyThingBeside(known: string | undefined, answer: string): string | undefined {
+  const things = [...thingsSaid(answer).keys()].filter((name) => name !== known)
+  return things.length === 1 ? things[0] : undefined
+}
+
+/** Whether everything that an answer says there is, is there, and everything that it says there is not, is not. */
+function isTrueOf({ present = [] }: Exchange, answer: string): boolean {
+  const { said, denied } = factsIn(answer)
+  return said.every((fact) => present.includes(fact)) && denied.every((fact) => !present.includes(fact))
+}
+
+function namesAllFacts({ facts = [] }: Exchange, answer: string): boolean {
+  const { said } = factsIn(answer)
+  return facts.length > 0 && facts.every((fact) => said.includes(fact))
+}
+
+/** Things and settings that an answer affirms and denies: `no cat`, `not night`. */
+function factsIn(answer: string): { said: string[]; denied: string[] } {
+  const words = wordsOf(answer)
+  const isSetting = (word: string) => (settings as readonly string[]).includes(word)
+  const negated = words.filter((_, index) => isNegation(words[index - 1]))
+  const affirmed = words.filter((_, index) => !isNegation(words[index - 1]))
+  return {
+    said: [...thingsSaid(answer).keys(), ...affirmed.filter(isSetting)],
+    denied: [...thingsSaid(negated.join(' ')).keys(), ...negated.filter(isSetting)],
+  }
+}
+
+function isNegation(word: string | undefined): boolean {
+  return word === 'no' || word === 'not'
+}
+
+function isUnknown(answer: string): boolean {
+  const words = wordsOf(answer)
+  if (words.includes('unknown')) return true
+  const cannot = words.includes('cannot') || words.includes('impossible') || isDenied(answer)
+  return cannot && words.some((word) => waysOfKnowing.includes(word))
+}
+
+const waysOfKnowing: readonly string[] = ['know', 'known', 'tell', 'told', 'see', 'seen', 'say', 'said', 'shown']
+
+function isColor(word: string): boolean {
+  return (colors as readonly string[]).includes(word)
+}
+
+function colorIn(answer: string): string | undefined {
+  return onlyWord(answer.replace(/\bgrey\b/gi, 'gray'), colors)
 }
 
 function onlyThing(answer: string): string | undefined {

@@ -127,10 +127,158 @@ export const phrasings = {
     ],
     heldOut: ['In the picture, is it day or night?'],
   },
+  more: {
+    usual: [
+      'Are there more {plural} than {others}?',
+      'Can you see more {plural} than {others}?',
+      'Does the picture show more {plural} than {others}?',
+      'Is it true that there are more {plural} than {others}?',
+    ],
+    heldOut: [
+      'In the picture, are there more {plural} than {others}?',
+      'Tell me if there are more {plural} than {others}.',
+    ],
+  },
+  most: {
+    usual: [
+      'Which are there more of, {plural} or {others}?',
+      'Are there more {plural} or more {others}?',
+      'What can you see more of, {plural} or {others}?',
+      'Tell me which there are more of, {plural} or {others}.',
+    ],
+    heldOut: ['Which can you see more of, {plural} or {others}?'],
+  },
+  asMany: {
+    usual: [
+      'Are there as many {plural} as {others}?',
+      'Can you see as many {plural} as {others}?',
+      'Does the picture show as many {plural} as {others}?',
+      'Tell me if there are as many {plural} as {others}.',
+    ],
+    heldOut: ['Is it true that there are as many {plural} as {others}?'],
+  },
+  oddOneOut: {
+    usual: [
+      'Which thing does not belong with the others?',
+      'What does not belong with the others?',
+      'Which thing is not like the others?',
+      'Tell me which thing does not belong.',
+    ],
+    heldOut: ['What is not like the others?', 'Tell me which thing is not like the others.'],
+  },
+  nearest: {
+    usual: [
+      'Which thing is nearest to {the}?',
+      'What is nearest to {the}?',
+      'Tell me what is nearest to {the}.',
+      'What can you see nearest to {the}?',
+    ],
+    heldOut: ['In the picture, what is nearest to {the}?', 'Tell me which thing is nearest to {the}.'],
+  },
+  besidePlace: {
+    usual: [
+      'What is {relation} the thing {place}?',
+      'Which thing is {relation} the thing {place}?',
+      'What can you see {relation} the thing {place}?',
+      'Tell me what is {relation} the thing {place}.',
+    ],
+    heldOut: ['Which thing can you see {relation} the thing {place}?'],
+  },
+  besideColor: {
+    usual: [
+      'What is {relation} the {color} thing?',
+      'Which thing is {relation} the {color} thing?',
+      'What can you see {relation} the {color} thing?',
+      'Tell me what is {relation} the {color} thing.',
+    ],
+    heldOut: ['Which thing can you see {relation} the {color} thing?'],
+  },
+  colorBeside: {
+    usual: [
+      'What color is the thing {relation} {the}?',
+      'Which color is the thing {relation} {the}?',
+      'What is the color of the thing {relation} {the}?',
+      'Tell me the color of the thing {relation} {the}.',
+    ],
+    heldOut: ['Tell me which color the thing {relation} {the} is.'],
+  },
+  colorAtPlace: {
+    usual: [
+      'What color is the thing {place}?',
+      'Which color is the thing {place}?',
+      'What is the color of the thing {place}?',
+      'Tell me the color of the thing {place}.',
+    ],
+    heldOut: ['Tell me which color the thing {place} is.'],
+  },
+  why: {
+    usual: [
+      'Why could {who} {what}?',
+      'Tell me why {who} could {what}.',
+      'What shows that {who} could {what}?',
+      'Can you tell me why {who} could {what}?',
+    ],
+    heldOut: ['In the picture, what shows that {who} could {what}?'],
+  },
+  could: {
+    usual: [
+      'Could {who} {what}?',
+      'Tell me if {who} could {what}.',
+      'Is it true that {who} could {what}?',
+      'Does the picture show that {who} could {what}?',
+    ],
+    heldOut: ['In the picture, could {who} {what}?', 'Can you tell me if {who} could {what}?'],
+  },
+  name: {
+    usual: [
+      'What is the name of {the}?',
+      'Tell me the name of {the}.',
+      'Can you tell me the name of {the}?',
+      'Which name does {the} have?',
+    ],
+    heldOut: ['What name does {the} have?'],
+  },
+  age: {
+    usual: ['How old is {the}?', 'Tell me how old {the} is.', 'What is the age of {the}?', 'Which age is {the}?'],
+    heldOut: ['Can you tell me how old {the} is?'],
+  },
+  owner: {
+    usual: ['Who owns {the}?', 'Who has {the}?', 'Tell me who owns {the}.', 'Can you tell me who owns {the}?'],
+    heldOut: ['Tell me who has {the}.'],
+  },
+  behind: {
+    usual: [
+      'What is behind {the}?',
+      'Which thing is behind {the}?',
+      'Tell me what is behind {the}.',
+      'Can you tell me what is behind {the}?',
+    ],
+    heldOut: ['Tell me which thing is behind {the}.'],
+  },
+  photographer: {
+    usual: [
+      'Who took the picture?',
+      'Tell me who took the picture.',
+      'Can you tell me who took the picture?',
+      'What is the name of who took the picture?',
+    ],
+    heldOut: ['Tell me the name of who took the picture.'],
+  },
+  future: {
+    usual: [
+      'What will happen next?',
+      'Tell me what will happen next.',
+      'Can you tell me what will happen next?',
+      'What will happen next in the picture?',
+    ],
+    heldOut: ['In the picture, what will happen next?'],
+  },
 } as const satisfies Record<string, { usual: readonly string[]; heldOut: readonly string[] }>
 
 /** Words for the braces: `{ a: 'a cat', the: 'the cat', plural: 'cats', other: 'the dog', ... }`. */
-export type Slots = Partial<Record<'a' | 'the' | 'plural' | 'other' | 'relation' | 'place', string>>
+export type Slots = Partial<
+  Record<'a' | 'the' | 'plural' | 'other' | 'others' | 'relation' | 'place' | 'color' | 'who' | 'what', string>
+>
 
 /**
  * One question of a form, worded at random; a third of them say `image` where the phrasing says `picture`.

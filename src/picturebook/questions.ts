@@ -26,6 +26,12 @@ export const skillWeights: Readonly<Record<Skill, number>> = {
   setting: 0.7,
   caption: 0.7,
   'detailed-description': 0.4,
+  comparison: 1,
+  'odd-one-out': 0.5,
+  nearest: 1,
+  'multi-hop': 1,
+  reasoning: 0.7,
+  unknowable: 0.4,
 }
 
 /**
@@ -71,8 +77,11 @@ export function makeExchange(scene: Scene, options: ExchangeOptions): Exchange |
   return ask({ scene, random, split, short, negative, known: new Set() }, skill)
 }
 
+/** Conversations and skills draw from streams of their own. */
+const mostPurposes = 32
+
 function questionRandom(scene: Scene, { seed, purpose }: { seed: number; purpose: number }): Random {
-  return createRandom(scene.seed, streams.questions + 16 * (seed * 16 + purpose))
+  return createRandom(scene.seed, streams.questions + 16 * (seed * mostPurposes + purpose))
 }
 
 function hasPositive(weights: ReadonlyMap<Skill, number>): boolean {

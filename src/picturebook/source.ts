@@ -2,9 +2,8 @@
 
 import { assistantTurn, type Turn, userTurn } from '../conversation/turns.ts'
 import type { Sample, SampleSource } from '../instruction-data/sample.ts'
-import { categories } from './categories.ts'
 import { type Drawings, loadDrawings } from './drawings.ts'
-import { backgroundWord, patchLabels } from './labels.ts'
+import { centerLabels, labelNames, partLabels, settingCount } from './labels.ts'
 import { type Exchange, makeConversation, type Skill } from './questions.ts'
 import { renderScene } from './rendering.ts'
 import { makeScene } from './scene.ts'
@@ -14,6 +13,8 @@ export type PicturebookOptions = {
   readonly side: number // S, pixels
   readonly patch: number // pixels
   readonly objects: readonly [number, number]
+  /** Share of scenes in which one thing partly hides another: 0 unless told. */
+  readonly overlap?: number | undefined
   /** Exchanges per scene. */
   readonly turns: number
   readonly split: Split
@@ -28,14 +29,14 @@ export type PicturebookOptions = {
 /** @throws Error when an icon package is missing */
 export async function picturebookSource(options: PicturebookOptions): Promise<SampleSource> {
   const drawings = await loadDrawings({ side: options.side })
-  const labelNames = [backgroundWord, ...categories.map(({ name }) => name)]
-  return { size: undefined, labelNames, sample: async (index) => sampleAt(index, { ...options, drawings }) }
+  const labels = { names: labelNames, backgrounds: settingCount }
+  return { size: undefined, labels, sample: async (index) => sampleAt(index, { ...options, drawings }) }
 }
 
 function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawings }): Sample {
-  const { side, patch, objects, split, turns, skills, short, drawings, seed = 0 } = options
+  const { side, patch, objects, overlap = 0, split, turns, skills, short, drawings, seed = 0 } = options
   const number = seed * 1_000_000_000 + index
-  const scene = makeScene(number, { side, objects, split })
+  const scene = makeScene(number, { side, objects, overlap, split })
   const wanted = { seed: number, turns, split, ...(skills && { skills }), ...(short !== undefined && { short }) }
   const exchanges = makeConversation(scene, wanted)
   return {
@@ -43,7 +44,7 @@ function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawi
     turns: toTurns(exchanges),
     skills: exchanges.map((exchange) => exchange.skill),
     picture: async () => renderScene(scene, drawings),
-    labels: () => patchLabels(scene, { patch, drawings }),
+    labels: { parts: () => partLabels(scene, { patch, drawings }), centers: () => centerLabels(scene, { patch }) },
   }
 }
 
