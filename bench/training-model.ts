@@ -73,7 +73,7 @@ export async function createBenchStep() {
     answers: [{ start: 1, end: length }],
   }))
   const inputs = {
-    ...answerInputs(samples, { config, length, tokenCount: batch * (length - 1) }),
+    ...answerInputs(samples, { pictureTokens: config.visualTokens, length, tokenCount: batch * (length - 1) }),
     features: residentTensor('float32', [batch, 1, vision.width], {
       data: new Float32Array(batch * vision.width).fill(0.1),
     }),

@@ -12,7 +12,7 @@ import { corpus } from '../src/picturebook/index.ts'
 
 const [folder = 'checkpoints/picturebook'] = process.argv.slice(2)
 const specialTokens = ['<pad>', '<s>', '</s>', '<image>']
-const tokenizer = trainBpe(asWritten(corpus(20_000, 1)), { vocabulary: 768, specialTokens })
+const tokenizer = trainBpe(asWritten(corpus(20_000, 1)), { vocabulary: 1024, specialTokens })
 const entries = Object.keys(tokenizer.model.vocab).length
 
 const config: LlavaConfig = {
@@ -32,7 +32,7 @@ const config: LlavaConfig = {
   },
   language: {
     kind: 'llama',
-    vocabulary: 768,
+    vocabulary: 1024,
     width: 256,
     depth: 4,
     heads: 8,
@@ -40,7 +40,7 @@ const config: LlavaConfig = {
     headSize: 32,
     mlpWidth: 704,
     normEpsilon: 1e-5,
-    ropeTheta: 10_000,
+    ropeTheta: 1_000_000, // words must find one another over the whole picture, and slow rotations let them
     context: 512,
     tiedHead: false,
     attentionBias: false,

@@ -8,11 +8,22 @@ export type Sample = {
   readonly turns: readonly Turn[]
   /** The picture's pixels, made when asked for: stages that read words never ask. */
   readonly picture?: () => Promise<Pixels>
-  /** What is seen in each patch, as an index into the source's `labelNames`: [P]. Only worlds whose truth is known have it. */
-  readonly labels?: () => Int32Array
+  /** Only worlds whose truth is known patch by patch have them. */
+  readonly labels?: PatchLabels
   /** What each answer shows that the model can do, in the order of the answers; scores are reported by skill. */
   readonly skills?: readonly string[]
 }
+
+/** Indices into the names of the source's labels, made when asked for: [P] each. */
+export type PatchLabels = {
+  /** What each patch is a part of. */
+  readonly parts: () => Int32Array
+  /** The thing whose middle each patch holds: every thing is in one patch. */
+  readonly centers: () => Int32Array
+}
+
+/** What labels mean, a word each. Those below `backgrounds` say where no thing is: a meadow, the night. */
+export type LabelNames = { readonly names: readonly string[]; readonly backgrounds: number }
 
 /**
  * A sequence of samples in which number `index` is always the same one: a run that stops continues at the next index, and sees what it would have seen.
@@ -20,7 +31,7 @@ export type Sample = {
 export type SampleSource = {
   /** Samples in one pass, or undefined for an endless world. */
   readonly size: number | undefined
-  /** What the labels of patches mean; 0 is where nothing is. The picture written in words is made of these names. */
-  readonly labelNames?: readonly string[]
+  /** The picture written in words is made of these names. */
+  readonly labels?: LabelNames
   readonly sample: (index: number) => Promise<Sample>
 }

@@ -1,6 +1,6 @@
 /** Draws samples in order and makes them the inputs of one step. Samples that cannot be learned from are skipped, counted and told. */
 
-import type { Sample, SampleSource } from '../instruction-data/sample.ts'
+import type { PatchLabels, Sample, SampleSource } from '../instruction-data/sample.ts'
 import { disposeTensor } from '../runtime/resident-tensor.ts'
 import {
   answerInputs,
@@ -35,7 +35,6 @@ type Drawn = {
   readonly sample: Sample
   readonly encoded: EncodedSample | undefined
   readonly pixels: Float32Array | undefined // [3, S, S]
-  readonly labels: Int32Array | undefined // [P]
 }
 
 /** A run fails when more than this share of what it has drawn was skipped, once enough was drawn to tell. */
@@ -47,18 +46,19 @@ export async function makeBatch(
   lesson: Lesson,
   { source, position, parts }: { source: SampleSource; position: Position; parts: number },
 ): Promise<Batch> {
-  const { recipe, config, stage } = lesson
+  const { recipe, config, stage, pictureTokens } = lesson
   const size = recipe.batch * parts
   const { drawn, skips, cursor } = await drawSamples(lesson, { source, position, size })
   const encoded = lesson.encoding && drawn.flatMap((entry) => (entry.encoded === undefined ? [] : [entry.encoded]))
+  const backgrounds = source.labels?.backgrounds ?? 0
   const tokenCount = encoded?.reduce((sum, { loss }) => sum + loss.reduce((total, one) => total + one, 0), 0) ?? 0
   const inputs: Inputs[] = []
   for (let part = 0; part < parts; part++) {
     const range = [part * recipe.batch, (part + 1) * recipe.batch] as const
     const own = drawn.slice(...range)
     const targets = encoded
-      ? answerInputs(encoded.slice(...range), { config, length: recipe.length, tokenCount })
-      : labelInputs(own.map(labelsOf), { backgroundWeight: recipe.backgroundWeight, share: 1 / parts })
+      ? answerInputs(encoded.slice(...range), { pictureTokens, length: recipe.length, tokenCount })
+      : labelInputs(own.map(labelsOf), { backgrounds, backgroundWeight: recipe.backgroundWeight, share: 1 / parts })
     inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
   }
   return {
@@ -110,12 +110,11 @@ async function prepareSample(lesson: Lesson, sample: Sample): Promise<Drawn> {
     sample,
     encoded: encoding && encodeSample(sample, encoding),
     pixels: stage.pictures === 'words' ? undefined : await preparePixels(sample, lesson),
-    labels: labelled ? sample.labels?.() : undefined,
   }
 }
 
 async function pictureInput(
-  { stage, config, wordIds, encodePictures }: Lesson,
+  { stage, config, source, wordIds, pictureTokens, encodePictures }: Lesson,
   drawn: readonly Drawn[],
 ): Promise<Inputs> {
   const side = config.vision.imageSide
@@ -126,7 +125,11 @@ async function pictureInput(
     )
   switch (stage.pictures) {
     case 'words':
-      return { words: wordInput(drawn.map(labelsOf), wordIds) }
+      return wordInput(drawn.map(labelsOf), {
+        wordIds,
+        count: pictureTokens,
+        backgrounds: source.labels?.backgrounds ?? 0,
+      })
     case 'pixels':
       return { pixels: pixels() }
     case 'features':
@@ -134,8 +137,8 @@ async function pictureInput(
   }
 }
 
-function labelsOf({ sample, labels }: Drawn): Int32Array {
-  if (labels === undefined) throw new Error(`The labels of sample ${sample.id} were not made`)
+function labelsOf({ sample: { id, labels } }: Drawn): PatchLabels {
+  if (labels === undefined) throw new Error(`Sample ${id} has no labels`)
   return labels
 }
 

@@ -2,12 +2,14 @@ import { describe, expect, test } from 'vitest'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText } from '../conversation/tokenizer.ts'
 import { assistantTurn, userTurn } from '../conversation/turns.ts'
-import type { Sample } from '../instruction-data/sample.ts'
+import type { PatchLabels, Sample } from '../instruction-data/sample.ts'
 import { answerInputs, encodeSample, labelInputs, wordInput } from './batches.ts'
 import { tinyConfig as config, tinyTokenizer as tokenizer } from './tiny-lesson.fixture.ts'
 
-const encoding = { tokenizer, template: findTemplate('picturebook'), config, length: 64 }
 const P = config.visualTokens
+const { imageToken } = config
+const template = findTemplate('picturebook')
+const encoding = { tokenizer, template, imageToken, pictureTokens: P, length: 64 }
 
 const sampleOf = (...answers: string[]): Sample => ({
   id: 'one',
@@ -69,7 +71,7 @@ describe('answerInputs', () => {
   const length = 64
 
   test('predicts each learned token from the row before it', () => {
-    const inputs = answerInputs(samples, { config, length, tokenCount: learned })
+    const inputs = answerInputs(samples, { pictureTokens: P, length, tokenCount: learned })
     const ids = inputs.ids!.data
     const rows = [...inputs.targetRows!.data].map(Number).slice(0, learned)
     const expected = samples.flatMap(({ loss }, b) => [...loss].flatMap((on, t) => (on ? [b * length + t - 1] : [])))
@@ -80,7 +82,7 @@ describe('answerInputs', () => {
   })
 
   test('weighs every learned token alike, all together 1, and padding 0', () => {
-    const { targetWeights } = answerInputs(samples, { config, length, tokenCount: learned })
+    const { targetWeights } = answerInputs(samples, { pictureTokens: P, length, tokenCount: learned })
     expect(targetWeights!.shape).toEqual([2 * (length - P)])
     expect(sum(targetWeights!.data as Float32Array)).toBeCloseTo(1, 6)
     expect(new Set(targetWeights!.data.slice(0, learned) as Float32Array).size).toBe(1)
@@ -88,14 +90,14 @@ describe('answerInputs', () => {
   })
 
   test('two accumulated parts weigh 1 together, each as many tokens as it has', () => {
-    const parts = samples.map((sample) => answerInputs([sample], { config, length, tokenCount: learned }))
+    const parts = samples.map((sample) => answerInputs([sample], { pictureTokens: P, length, tokenCount: learned }))
     const weights = parts.map(({ targetWeights }) => sum(targetWeights!.data as Float32Array))
     expect(weights[0]! + weights[1]!).toBeCloseTo(1, 6)
     expect(weights[0]! / weights[1]!).toBeCloseTo(sum(samples[0]!.loss) / sum(samples[1]!.loss), 5)
   })
 
   test('says where the visual tokens of each picture stand', () => {
-    const { places, ids } = answerInputs(samples, { config, length, tokenCount: learned })
+    const { places, ids } = answerInputs(samples, { pictureTokens: P, length, tokenCount: learned })
     expect(places!.shape).toEqual([2 * P])
     const at = Array.from(places!.data, Number)
     for (const place of at) expect(ids!.data[place]).toBe(BigInt(config.imageToken))
@@ -104,24 +106,47 @@ describe('answerInputs', () => {
 })
 
 describe('labels of patches', () => {
-  const pictures = [Int32Array.of(0, 5, 0, 0), Int32Array.of(7, 0, 0, 5)]
+  const labelled = (parts: number[], centers: number[]): PatchLabels => ({
+    parts: () => Int32Array.from(parts),
+    centers: () => Int32Array.from(centers),
+  })
+  const pictures = [labelled([1, 5, 5, 1], [1, 5, 1, 1]), labelled([7, 0, 5, 5], [7, 0, 0, 5])]
+  const backgrounds = 3
 
   test('weigh `share` together, background less than objects', () => {
-    const { targets, targetWeights } = labelInputs(pictures, { backgroundWeight: 0.25, share: 0.5 })
-    expect([...targets!.data]).toEqual([0n, 5n, 0n, 0n, 7n, 0n, 0n, 5n])
+    const { targets, targetWeights } = labelInputs(pictures, { backgrounds, backgroundWeight: 0.25, share: 0.5 })
+    expect([...targets!.data]).toEqual([1, 1, 5, 5, 5, 1, 1, 1, 7, 7, 0, 0, 5, 0, 5, 5].map(BigInt))
     const weights = targetWeights!.data as Float32Array
     expect(sum(weights)).toBeCloseTo(0.5, 6)
-    expect(weights[0]! / weights[1]!).toBeCloseTo(0.25, 6)
+    expect(weights[0]! / weights[2]!).toBeCloseTo(0.25, 6)
   })
 
   test('of pictures without any object and without background weight teach nothing', () => {
-    const { targetWeights } = labelInputs([Int32Array.of(0, 0)], { backgroundWeight: 0, share: 1 })
-    expect([...targetWeights!.data]).toEqual([0, 0])
+    const { targetWeights } = labelInputs([labelled([0, 2], [0, 2])], {
+      backgrounds,
+      backgroundWeight: 0,
+      share: 1,
+    })
+    expect([...targetWeights!.data]).toEqual([0, 0, 0, 0])
   })
 
   test('become the words of a picture', () => {
-    const words = wordInput(pictures, [10, 11, 12, 13, 14, 15, 16, 17])
+    const wordIds = [10, 11, 12, 13, 14, 15, 16, 17]
+    const { words, patches } = wordInput(pictures, { wordIds, count: 4, backgrounds })
     expect(words.shape).toEqual([2, 4])
-    expect([...words.data]).toEqual([10n, 15n, 10n, 10n, 17n, 10n, 10n, 15n])
+    expect([...words.data]).toEqual([11n, 15n, 11n, 11n, 17n, 10n, 10n, 15n])
+    expect([...patches.data]).toEqual([0n, 1n, 2n, 3n, 0n, 1n, 2n, 3n])
+  })
+
+  test('keep every thing when patches are left out, and the places of those that stay', () => {
+    const wordIds = [10, 11, 12, 13, 14, 15, 16, 17]
+    const [, second] = pictures
+    for (const count of [2, 3]) {
+      const { words, patches } = wordInput([second!], { wordIds, count, backgrounds })
+      const written = new Map([...patches.data].map((patch, index) => [Number(patch), Number(words.data[index])]))
+      expect(written.size).toBe(count)
+      expect([written.get(0), written.get(3)]).toEqual([17, 15])
+    }
+    expect(() => wordInput([second!], { wordIds, count: 1, backgrounds })).toThrow('it has 2 things')
   })
 })

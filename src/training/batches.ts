@@ -4,8 +4,9 @@ import type { Template } from '../conversation/templates.ts'
 import { expandPlaceholders, tokenizeConversation } from '../conversation/tokenize.ts'
 import type { Tokenizer } from '../conversation/tokenizer.ts'
 import { countPictures } from '../conversation/turns.ts'
+import { seededRandom } from '../generation/sampling.ts'
 import { type ImageProcessorConfig, preprocess } from '../image/preprocess.ts'
-import type { Sample } from '../instruction-data/sample.ts'
+import type { PatchLabels, Sample } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 
@@ -21,7 +22,9 @@ export type EncodedSample = {
 export type Encoding = {
   readonly tokenizer: Tokenizer
   readonly template: Template
-  readonly config: LlavaConfig
+  readonly imageToken: number
+  /** Tokens that stand for a picture. */
+  readonly pictureTokens: number
   readonly length: number
 }
 
@@ -29,13 +32,15 @@ export type Encoding = {
  * Tokenises a sample and cuts it after the last answer that fits whole into L tokens.
  * @throws RangeError when there is not one picture, or when not even the first answer fits
  */
-export function encodeSample(sample: Sample, { tokenizer, template, config, length }: Encoding): EncodedSample {
-  const { imageToken } = config
+export function encodeSample(
+  sample: Sample,
+  { tokenizer, template, imageToken, pictureTokens, length }: Encoding,
+): EncodedSample {
   const pictures = countPictures(sample.turns)
   if (pictures !== 1)
     throw new RangeError(`Cannot train on sample ${sample.id}: found ${pictures} pictures, expected one`)
   const tokens = tokenizeConversation(sample.turns, { template, tokenizer, imageToken })
-  const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens: [config.visualTokens] })
+  const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens: [pictureTokens] })
   const stretches = learnedStretches(expanded.loss)
   const answers = stretches.filter(({ end }) => end <= length)
   const [picture] = expanded.pictures
@@ -65,9 +70,9 @@ function learnedStretches(loss: Uint8Array): { start: number; end: number }[] {
  */
 export function answerInputs(
   samples: readonly EncodedSample[],
-  { config, length, tokenCount }: { config: LlavaConfig; length: number; tokenCount: number },
+  { pictureTokens: P, length, tokenCount }: { pictureTokens: number; length: number; tokenCount: number },
 ): Record<string, ResidentTensor> {
-  const [B, P] = [samples.length, config.visualTokens]
+  const B = samples.length
   const M = B * (length - P)
   const ids = new BigInt64Array(B * length) // padding is token 0 and is never looked at: it follows every learned token
   const places = new BigInt64Array(B * P)
@@ -120,15 +125,18 @@ export function pixelInput(pictures: readonly Float32Array[], { side: S }: { sid
 }
 
 /**
- * Inputs of `patchLabelLoss` apart from the pixels, from the labels of each picture [P]. The weights, 1 for a patch with an object and
- * `backgroundWeight` for one without, are scaled so that they sum to `share`.
+ * Inputs of `patchLabelLoss` apart from the pixels. The weights, 1 for a patch with a thing and `backgroundWeight` for one without, are scaled so
+ * that they sum to `share`.
  */
 export function labelInputs(
-  pictures: readonly Int32Array[],
-  { backgroundWeight, share }: { backgroundWeight: number; share: number },
+  pictures: readonly PatchLabels[],
+  { backgrounds, backgroundWeight, share }: { backgrounds: number; backgroundWeight: number; share: number },
 ): Record<string, ResidentTensor> {
-  const labels = pictures.flatMap((picture) => [...picture])
-  const weights = labels.map((label) => (label === 0 ? backgroundWeight : 1))
+  const labels = pictures.flatMap(({ parts, centers }) => {
+    const middle = centers()
+    return Array.from(parts(), (part, p) => [part, middle[p] ?? 0]).flat() // [P·2]
+  })
+  const weights = labels.map((label) => (label < backgrounds ? backgroundWeight : 1))
   const total = weights.reduce((sum, weight) => sum + weight, 0)
   const scaled = weights.map((weight) => (total === 0 ? 0 : (weight * share) / total))
   return {
@@ -137,9 +145,40 @@ export function labelInputs(
   }
 }
 
-/** Pictures written in words: the token id of each patch's label, [B, P]. */
-export function wordInput(pictures: readonly Int32Array[], wordIds: readonly number[]): ResidentTensor {
-  const ids = pictures.flatMap((picture) => Array.from(picture, (label) => BigInt(wordIds[label] ?? 0)))
-  const P = pictures[0]?.length ?? 0
-  return residentTensor('int64', [pictures.length, P], { data: BigInt64Array.from(ids) })
+/**
+ * Pictures written in W words: the token ids of W labels and the patches that they are of, [B, W] each, in the order of the patches. Every thing is
+ * written; of the patches without one, as many as there is room for, chosen at random but the same each time.
+ * @throws RangeError when a picture has more than W things
+ */
+export function wordInput(
+  pictures: readonly PatchLabels[],
+  { wordIds, count: W, backgrounds }: { wordIds: readonly number[]; count: number; backgrounds: number },
+): Record<'words' | 'patches', ResidentTensor> {
+  const written = pictures.flatMap((picture) => {
+    const labels = picture.centers() // [P]
+    return writtenPatches(labels, { count: W, backgrounds }).map((patch) => ({ patch, label: labels[patch] ?? 0 }))
+  })
+  const rows = (values: readonly number[]) =>
+    residentTensor('int64', [pictures.length, W], { data: BigInt64Array.from(values, BigInt) })
+  return {
+    words: rows(written.map(({ label }) => wordIds[label] ?? 0)),
+    patches: rows(written.map(({ patch }) => patch)),
+  }
+}
+
+function writtenPatches(
+  labels: Int32Array,
+  { count, backgrounds }: { count: number; backgrounds: number },
+): readonly number[] {
+  const all = [...labels.keys()]
+  if (count >= all.length) return all
+  const isThing = (patch: number) => (labels[patch] ?? 0) >= backgrounds
+  const things = all.filter(isThing)
+  if (things.length > count) {
+    throw new RangeError(`Cannot write a picture in ${count} words: it has ${things.length} things`)
+  }
+  const random = seededRandom(things.reduce((hash, patch) => Math.imul(hash ^ patch, 16777619) >>> 0, 2166136261))
+  const others = all.filter((patch) => !isThing(patch))
+  while (others.length > count - things.length) others.splice(Math.floor(random() * others.length), 1)
+  return [...things, ...others].sort((one, other) => one - other)
 }

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { initialWeight } from './initialization.ts'
 
 const options = { seed: 0, depth: 8 }
+const dot = (a: Float32Array, b: Float32Array) => a.reduce((total, x, i) => total + x * b[i]!, 0)
 const deviation = (values: Float32Array) => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length)
 
 describe('initialWeight', () => {
@@ -20,12 +21,14 @@ describe('initialWeight', () => {
   })
 
   test.each([
-    { name: 'languageModel.tokenEmbedding.weight', expected: 0.02 },
-    { name: 'languageModel.blocks.3.attention.query.weight', expected: 0.02 },
-    { name: 'languageModel.blocks.3.attention.output.weight', expected: 0.02 / 4 },
-    { name: 'languageModel.blocks.3.mlp.down.weight', expected: 0.02 / 4 },
-    { name: 'projector.layers.0.weight', expected: 0.02 },
-    { name: 'projector.layers.1.weight', expected: 0.01 },
+    { name: 'languageModel.tokenEmbedding.weight', expected: 1 },
+    { name: 'languageModel.head.weight', expected: 0.04 },
+    { name: 'languageModel.blocks.3.attention.query.weight', expected: 1 / Math.sqrt(128) },
+    { name: 'languageModel.blocks.3.attention.value.weight', expected: 1 / Math.sqrt(128) },
+    { name: 'languageModel.blocks.3.mlp.down.weight', expected: 1 / Math.sqrt(128) / 4 },
+    { name: 'visionEncoder.blocks.3.attention.query.weight', expected: 1 / Math.sqrt(128) },
+    { name: 'visionEncoder.patchEmbedding.weight', expected: 0.02 },
+    { name: 'projector.layers.0.weight', expected: 1 / Math.sqrt(3 * 128) },
   ])('$name is normal with deviation $expected', ({ name, expected }) => {
     const values = initialWeight({ name, shape: [64, 128] }, options)
     expect(deviation(values) / expected).toBeCloseTo(1, 1)
@@ -40,5 +43,26 @@ describe('initialWeight', () => {
     expect(make('projector.layers.0.weight', 1)).toEqual(make('projector.layers.0.weight', 1))
     expect(make('projector.layers.0.weight', 1)).not.toEqual(make('projector.layers.0.weight', 2))
     expect(make('projector.layers.0.weight', 1)).not.toEqual(make('projector.layers.1.weight', 1))
+  })
+
+  test('lets the language model find a token by its like and say it', () => {
+    const D = 64
+    const make = (name: string) => initialWeight({ name: `languageModel.${name}`, shape: [D, D] }, options)
+    const [query, key, value, output] = ['query', 'key', 'value', 'output'].map((part) =>
+      make(`blocks.0.attention.${part}.weight`),
+    )
+    const [words, head] = [make('tokenEmbedding.weight'), make('head.weight')] // 64 words
+    const row = (matrix: Float32Array, index: number) => matrix.subarray(index * D, (index + 1) * D)
+    const apply = (matrix: Float32Array, x: Float32Array) =>
+      Float32Array.from({ length: D }, (_, index) => dot(row(matrix, index), x))
+    const best = (scores: Float32Array) => scores.indexOf(Math.max(...scores))
+    const asked = row(words, 7)
+    const keys = Array.from({ length: D }, (_, word) => apply(key!, row(words, word)))
+    const scores = Float32Array.from(keys, (found) => dot(found, apply(query!, asked)))
+    expect(best(scores)).toBe(7)
+    const copied = apply(output!, apply(value!, asked))
+    expect(best(apply(head, copied))).toBe(7)
+    expect(best(apply(words, copied))).toBe(7)
+    expect(best(apply(head, asked))).not.toBe(7)
   })
 })

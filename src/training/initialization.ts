@@ -2,35 +2,105 @@
 
 import { seededRandom } from '../generation/sampling.ts'
 
-/** Small integers from a name, so that every weight has its own stream whatever the order in which weights are made (FNV-1a). */
+type Weight = { readonly name: string; readonly shape: readonly number[] }
+type Options = { readonly seed: number; readonly depth: number }
+
+/**
+ * Norms start as the identity, biases at 0, everything else normal: with deviation 1/√(3·inputs) in the projector, as the paper's layers begin; see
+ * `blockWeight` for the blocks of encoder and language model, `wordWeight` for what is around them.
+ */
+export function initialWeight({ name, shape }: Weight, { seed, depth }: Options): Float32Array {
+  if (name.endsWith('.bias')) return new Float32Array(sizeOf(shape))
+  if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return new Float32Array(sizeOf(shape)).fill(1)
+  const [, inputs = 1] = shape
+  if (name.startsWith('projector.'))
+    return normalWeight({ name, shape }, { seed, deviation: 1 / Math.sqrt(3 * inputs) })
+  if (name.includes('.blocks.')) return blockWeight({ name, shape }, { seed, depth })
+  if (name.startsWith('languageModel.')) return wordWeight({ name, shape }, { seed, depth })
+  if (name === 'placeTable.weight') return placeWeight({ name, shape }, { seed, depth })
+  return normalWeight({ name, shape }, { seed, deviation: 0.02 })
+}
+
+/** Places in a picture, half of what a word is: one part of their own, and one that all share, which says that a word was seen and not asked for. */
+function placeWeight({ name, shape }: Weight, { seed }: Options): Float32Array {
+  const [, width = 1] = shape
+  const every = normalWeight({ name: 'every place', shape: [width] }, { seed, deviation: 0.5 })
+  return normalWeight({ name, shape }, { seed, deviation: 0.5 }).map((own, i) => own + (every[i % width] ?? 0))
+}
+
+/** How much of query and key is the same numbers, and how much of a value its output takes back, in an encoder that looks around. */
+const encoderAlike = 0.85
+const encoderTaken = 0.4
+/** How much of query and key is the same numbers in a language model that looks things up. */
+const languageAlike = 0.9
+
+/**
+ * Weights of a block. Attention begins as if it had learned what it nearly always learns, so that a gradient exists before any skill does ("Mimetic
+ * Initialization of Self-Attention Layers", Trockman & Kolter 2023; what the language model does with values is ours). Query and key share most of
+ * their weights: a token looks at tokens like itself. The output is the transposed value:
+ *
+ * - the encoder takes away a part of what it looks at, which makes patches differ from their likes;
+ * - the language model copies what it looks at, by the first half of the heads to where it was, by the second half to the other half of the residual
+ *   stream (rolled by D/2), where the head reads it.
+ *
+ * Measured in docs/experiments.md. Deviations are 1/√inputs; what an MLP adds to the residual stream is smaller by √(2·depth). Models whose keys have
+ * fewer heads than queries begin without the copying.
+ */
+function blockWeight({ name, shape }: Weight, { seed, depth }: Options): Float32Array {
+  const [outputs = 1, inputs = 1] = shape
+  const isLanguage = name.startsWith('languageModel.')
+  const named = (other: string, deviation: number) => normalWeight({ name: other, shape }, { seed, deviation })
+  const deviation = 1 / Math.sqrt(inputs)
+  if (/\.attention\.(query|key)\.weight$/.test(name)) {
+    const alike = isLanguage ? languageAlike : encoderAlike
+    const shared = named(name.replace(/query|key/, 'query and key'), deviation * alike)
+    return named(name, deviation * Math.sqrt(1 - alike ** 2)).map((own, i) => own + (shared[i] ?? 0))
+  }
+  if (name.endsWith('.attention.output.weight') && outputs === inputs) {
+    const value = named(name.replace('output', 'value'), deviation) // [N·H, D]
+    return value.map((_, i) => {
+      const [to, from] = [Math.floor(i / inputs), i % inputs]
+      const at = from * inputs + to
+      if (!isLanguage) return -encoderTaken * (value[at] ?? 0)
+      return value[from < inputs / 2 ? at : rolled(at, inputs)] ?? 0
+    })
+  }
+  return named(name, name.endsWith('.mlp.down.weight') ? deviation / Math.sqrt(2 * depth) : deviation)
+}
+
+/**
+ * The language model outside of its blocks: words have embeddings of deviation 1, nearly orthogonal, and the head is the embedding rolled by D/2, which
+ * says what attention copied but not the token it stands on.
+ */
+function wordWeight({ name, shape }: Weight, { seed }: Options): Float32Array {
+  const [, width = 1] = shape
+  const embedding = 'languageModel.tokenEmbedding.weight'
+  if (name !== 'languageModel.head.weight') return normalWeight({ name, shape }, { seed, deviation: 1 })
+  const words = normalWeight({ name: embedding, shape }, { seed, deviation: 0.04 })
+  return words.map((_, i) => words[rolled(i, width)] ?? 0)
+}
+
+/** Where an element of a [.., D] array stands after its row has been rolled by D/2. */
+function rolled(index: number, width: number): number {
+  const column = index % width
+  return index - column + ((column + Math.floor(width / 2)) % width)
+}
+
+/** Every weight has its own stream of numbers, whatever the order in which weights are made. */
+function normalWeight({ name, shape }: Weight, { seed, deviation }: { seed: number; deviation: number }): Float32Array {
+  const random = seededRandom((hashOf(name) ^ Math.imul(seed + 1, 0x9e3779b1)) >>> 0)
+  return Float32Array.from({ length: sizeOf(shape) }, () => deviation * normal(random))
+}
+
+function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((size, dim) => size * dim, 1)
+}
+
+/** Small integers from a name (FNV-1a). */
 function hashOf(text: string): number {
   let hash = 2166136261
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619)
   return hash >>> 0
-}
-
-/**
- * Norms start as the identity, biases at 0, everything else normal with standard deviation 0.02 (GPT-2 §2.3), smaller by √(2 · depth) where a
- * block adds to the residual stream. The projector's second layer starts at half of that: patch features are large (a deviation of 3 in the picturebook's
- * encoder), embeddings small, and visual tokens that begin larger than any word drown what the blocks add to them.
- */
-export function initialWeight(
-  { name, shape }: { name: string; shape: readonly number[] },
-  { seed, depth }: { seed: number; depth: number },
-): Float32Array {
-  const data = new Float32Array(shape.reduce((size, dim) => size * dim, 1))
-  if (name.endsWith('.bias')) return data
-  if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return data.fill(1)
-  const random = seededRandom((hashOf(name) ^ Math.imul(seed + 1, 0x9e3779b1)) >>> 0)
-  const deviation = deviationOf(name, depth)
-  for (let i = 0; i < data.length; i++) data[i] = deviation * normal(random)
-  return data
-}
-
-function deviationOf(name: string, depth: number): number {
-  if (name === 'projector.layers.1.weight') return 0.01
-  if (/\.(attention\.output|mlp\.down)\.weight$/.test(name)) return 0.02 / Math.sqrt(2 * depth)
-  return 0.02
 }
 
 /** Box and Muller's transform. */

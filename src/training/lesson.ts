@@ -32,6 +32,8 @@ export type Lesson = {
   readonly source: SampleSource
   /** Undefined when the lesson has no text. */
   readonly encoding: Encoding | undefined
+  /** Tokens that stand for a picture: P, or fewer words. */
+  readonly pictureTokens: number
   /** Token ids of the source's label names: the words of a picture written in words. */
   readonly wordIds: readonly number[]
   readonly objective: (weights: WeightSource) => Objective
@@ -51,9 +53,16 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
   const processor = readImageProcessorConfig(await readStrictJson(join(recipe.model, 'preprocessor_config.json')))
   const starts = await startingWeights(recipe, config)
   const source = await openSource(recipe.data, { config, split: 'train' })
-  const { labelNames = [] } = source
+  const labelNames = source.labels?.names ?? []
+  const pictureTokens = stage.pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
   const tokenizer = stage.objective === 'answers' ? (await readTokenizer(recipe.model)).tokenizer : undefined
-  const encoding = tokenizer && { tokenizer, template: findTemplate(recipe.template), config, length: recipe.length }
+  const encoding = tokenizer && {
+    tokenizer,
+    template: findTemplate(recipe.template),
+    imageToken: config.imageToken,
+    pictureTokens,
+    length: recipe.length,
+  }
   if (stage.objective === 'patch-labels' && labelNames.length === 0) {
     throw new RangeError(
       `Cannot train ${recipe.name}: stage ${recipe.stage} needs labelled patches, which its data does not have`,
@@ -87,11 +96,17 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
     processor,
     source,
     encoding,
+    pictureTokens,
     wordIds: stage.pictures === 'words' && tokenizer ? wordTokens(labelNames, tokenizer) : [],
     objective: (weights) =>
       stage.objective === 'patch-labels'
         ? patchLabelLoss(config, weights, { batch: recipe.batch, labels: labelNames.length })
-        : answerLoss(config, weights, { batch: recipe.batch, length: recipe.length, form: stage.pictures }),
+        : answerLoss(config, weights, {
+            batch: recipe.batch,
+            length: recipe.length,
+            form: stage.pictures,
+            pictureTokens,
+          }),
     groupOf: (name) => (partOf(name) in recipe.rates ? partOf(name) : undefined),
     startingValue,
     encodePictures: async (pixels) => {

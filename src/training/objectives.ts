@@ -18,6 +18,7 @@ import {
   gatherRows,
   input,
   linear,
+  reshape,
   rows,
   type Tensor,
 } from '../tensor/index.ts'
@@ -33,8 +34,8 @@ export type Objective = {
 export type PictureForm = 'pixels' | 'features' | 'words'
 
 /**
- * Names the category seen in each patch: the vision encoder's own lesson, for worlds whose truth is known patch by patch. The head is dropped
- * afterwards. Inputs `pixels` [B, 3, S, S], `targets` [B·P] int64, `targetWeights` [B·P].
+ * Names, for each patch, what it is a part of, and the thing whose middle it holds: the vision encoder's own lesson, for worlds whose truth is known
+ * patch by patch. The head is dropped afterwards. Inputs `pixels` [B, 3, S, S], `targets` [B·P·2] int64, `targetWeights` [B·P·2].
  */
 export function patchLabelLoss(
   config: LlavaConfig,
@@ -43,9 +44,19 @@ export function patchLabelLoss(
 ): Objective {
   const { vision, visualTokens: P } = config
   const features = patchFeatures(config, weights, pixelInput(config, batch)) // [B, P, C]
-  const weight = weights('labelHead.weight', [labels, vision.width])
-  const scores = linear(rows(features), { weight, bias: weights('labelHead.bias', [labels]) }) // [B·P, labels]
-  return { loss: crossEntropy(scores, targetInputs(batch * P)), scores }
+  const weight = weights('labelHead.weight', [2 * labels, vision.width])
+  const both = linear(rows(features), { weight, bias: weights('labelHead.bias', [2 * labels]) }) // [B·P, 2·labels]
+  const M = 2 * batch * P
+  const scores = reshape(both, [M, labels])
+  return { loss: crossEntropy(scores, targetInputs(M)), scores }
+}
+
+export type AnswerLossOptions = {
+  batch: number
+  length: number
+  form: PictureForm
+  /** Tokens that stand for a picture: P unless told; pictures in words may leave patches out. */
+  pictureTokens?: number
 }
 
 /**
@@ -57,12 +68,11 @@ export function patchLabelLoss(
 export function answerLoss(
   config: LlavaConfig,
   weights: WeightSource,
-  { batch, length, form }: { batch: number; length: number; form: PictureForm },
+  { batch, length, form, pictureTokens: P = config.visualTokens }: AnswerLossOptions,
 ): Objective {
-  const P = config.visualTokens
   const ids = input('ids', 'int64', [batch, length])
   const places = input('places', 'int64', [batch * P])
-  const tokens = pictureTokens(config, weights, { batch, form })
+  const tokens = pictureTokens(config, weights, { batch, form, count: P })
   const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
   const context = {
     kind: 'whole',
@@ -80,7 +90,7 @@ export function answerLoss(
 function pictureTokens(
   config: LlavaConfig,
   weights: WeightSource,
-  { batch, form }: { batch: number; form: PictureForm },
+  { batch, form, count }: { batch: number; form: PictureForm; count: number },
 ): Tensor {
   const { vision, language, visualTokens: P } = config
   switch (form) {
@@ -90,8 +100,9 @@ function pictureTokens(
       return project(config, weights, input('features', 'float32', [batch, P, vision.width]))
     case 'words': {
       // One word per patch, and where the patch is: rotary positions are relative, so a word alone has no place in the picture.
-      const words = embedTokens(language, weights, input('words', 'int64', [batch, P])) // [B, P, D]
-      return add(words, weights('placeTable.weight', [P, language.width]))
+      const words = embedTokens(language, weights, input('words', 'int64', [batch, count])) // [B, W, D]
+      const table = weights('placeTable.weight', [P, language.width])
+      return add(words, gatherRows(table, input('patches', 'int64', [batch, count])))
     }
   }
 }

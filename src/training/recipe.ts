@@ -11,6 +11,8 @@ const positive = z.number().int().positive()
 
 const picturebookData = z.strictObject({
   objects: z.tuple([positive, positive]).default([1, 4]),
+  /** Share of scenes in which one thing partly hides another. */
+  overlap: z.number().min(0).max(1).optional(),
   turns: positive.default(1),
   skills: z.record(z.string(), z.number().min(0)).optional(),
   /** Share of questions that ask for a single word. */
@@ -38,6 +40,8 @@ const recipeSchema = z.strictObject({
   rates: z.partialRecord(part, z.number().positive()),
   data: z.union([z.strictObject({ picturebook: picturebookData }), z.strictObject({ llava: llavaData })]),
   template: z.string().default('picturebook'),
+  /** Words per picture in stage language-model: one for every thing, the rest at random; one per patch unless told. */
+  words: positive.optional(),
   /** L: tokens per sample, visual tokens included. */
   length: positive.default(192),
   batch: positive,

@@ -123,7 +123,9 @@ async function learn({ lesson, step, progress: from }: Run, options: TrainingOpt
       }
       if (recipe.validate !== undefined && isDue(number, { every: recipe.validate.every, steps })) {
         const validating = performance.now()
-        await tell({ type: 'validation', step: number, ...(await validate(step, await lesson.validationBatches())) })
+        const { backgrounds } = lesson.source.labels ?? {}
+        const scores = await validate(step, await lesson.validationBatches(), { backgrounds })
+        await tell({ type: 'validation', step: number, ...scores })
         pace = { ...pace, since: pace.since + performance.now() - validating }
       }
       const seconds = progress.seconds + (performance.now() - start) / 1000

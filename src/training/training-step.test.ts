@@ -84,9 +84,10 @@ function pixelsOf(config: LlavaConfig, { batch, first = 0 }: { batch: number; fi
 }
 
 const labelRows = (config: LlavaConfig, batch: number) =>
-  Array.from({ length: batch }, (_, b) =>
-    Int32Array.from({ length: config.visualTokens }, (_, p) => (b + 2 * p) % labels),
-  )
+  Array.from({ length: batch }, (_, b) => {
+    const each = (step: number) => Int32Array.from({ length: config.visualTokens }, (_, p) => (b + step * p) % labels)
+    return { parts: () => each(2), centers: () => each(3) }
+  })
 
 async function featuresOf(config: LlavaConfig, { weights }: TrainingStep | { weights: undefined }, batch: number) {
   const pixels = pixelsOf(config, { batch })
@@ -109,18 +110,29 @@ async function inputsOf({ config, stage, batch, form }: Setting): Promise<Inputs
   if (stages[stage].objective === 'patch-labels') {
     return {
       pixels: pixelsOf(config, { batch }),
-      ...labelInputs(labelRows(config, batch), { backgroundWeight: 1, share: 1 }),
+      ...labelInputs(labelRows(config, batch), { backgrounds: 1, backgroundWeight: 1, share: 1 }),
     }
   }
   const samples = encodedSamples(config, batch)
-  const targets = answerInputs(samples, { config, length, tokenCount: countLearned(samples) })
+  const targets = answerInputs(samples, {
+    pictureTokens: config.visualTokens,
+    length,
+    tokenCount: countLearned(samples),
+  })
   switch (form ?? stages[stage].pictures) {
     case 'pixels':
       return { ...targets, pixels: pixelsOf(config, { batch }) }
     case 'features':
       return { ...targets, features: await featuresOf(config, { weights: undefined }, batch) }
     case 'words':
-      return { ...targets, words: wordInput(labelRows(config, batch), [4, 5, 6, 7, 8]) }
+      return {
+        ...targets,
+        ...wordInput(labelRows(config, batch), {
+          wordIds: [4, 5, 6, 7, 8],
+          count: config.visualTokens,
+          backgrounds: 1,
+        }),
+      }
   }
 }
 
@@ -128,6 +140,9 @@ const models = { clip: { ...tinyClip, featureLayer: -1 }, siglip: tinySiglip }
 const settings = (Object.keys(stages) as StageName[]).flatMap((stage) =>
   (['clip', 'siglip'] as const).map((model) => ({ stage, model, config: models[model] })),
 )
+
+/** What may remain of the loss after 40 steps, where it is not half: a projector alone can do little, an encoder has two tasks. */
+const learnedShare: Partial<Record<StageName, number>> = { 'feature-alignment': 0.9, encoder: 0.7 }
 
 describe('a training step', () => {
   test.each(settings)('of stage $stage learns one batch by heart, $model', async ({ stage, config }) => {
@@ -138,7 +153,7 @@ describe('a training step', () => {
       losses.push((await trainOnce(step, { batches: [batch], number, rates })).loss)
     }
     expect(losses[0]).toBeGreaterThan(1)
-    expect(losses.at(-1)).toBeLessThan(losses[0]! * (stage === 'feature-alignment' ? 0.9 : 0.5))
+    expect(losses.at(-1)).toBeLessThan(losses[0]! * (learnedShare[stage] ?? 0.5))
     expect((await scoreOnce(step, batch)).loss).toBeLessThan(losses.at(-1)! * 1.1)
   })
 
@@ -164,7 +179,7 @@ describe('a training step', () => {
     const tokenCount = countLearned(samples)
     const features = await featuresOf(config, { weights: undefined }, 4)
     const part = (from: number, to: number) => ({
-      ...answerInputs(samples.slice(from, to), { config, length, tokenCount }),
+      ...answerInputs(samples.slice(from, to), { pictureTokens: config.visualTokens, length, tokenCount }),
       features: residentTensor('float32', [to - from, 4, 8], {
         data: (features.data as Float32Array).slice(from * 32, to * 32),
       }),
@@ -254,7 +269,7 @@ async function logitsEverywhere(
   },
 ): Promise<Float32Array> {
   const batch = samples.length
-  const { ids, places } = answerInputs(samples, { config, length, tokenCount: 1 })
+  const { ids, places } = answerInputs(samples, { pictureTokens: config.visualTokens, length, tokenCount: 1 })
   const tokens = project(config, parameters, input('features', 'float32', features.shape))
   const pictures = { tokens, places: input('places', 'int64', places!.shape) }
   const embeddings = mergedSequence(config, parameters, { ids: input('ids', 'int64', [batch, length]), pictures })

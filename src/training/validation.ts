@@ -6,10 +6,11 @@ import type { Batch } from './batch-maker.ts'
 import type { EncodedSample } from './batches.ts'
 import { scoreOnce, type TrainingStep } from './training-step.ts'
 
-/** Mean loss and shares of right answers over batches of one part each. */
+/** Mean loss and shares of right answers over batches of one part each; labels below `backgrounds` name no thing. */
 export async function validate(
   step: TrainingStep,
   batches: readonly Batch[],
+  { backgrounds = 0 }: { backgrounds?: number | undefined } = {},
 ): Promise<{ loss: number; accuracy: Record<string, number> }> {
   const tally: Tally = new Map()
   let total = 0
@@ -18,7 +19,7 @@ export async function validate(
     const { loss, scores } = await scoreOnce(step, input)
     total += loss
     if (encoded !== undefined) tallyAnswers(tally, { samples, encoded, scores })
-    else if (input.targets !== undefined) tallyLabels(tally, { targets: input.targets, scores })
+    else if (input.targets !== undefined) tallyLabels(tally, { targets: input.targets, scores, backgrounds })
     disposeTensor(scores)
   }
   return { loss: total / batches.length, accuracy: shares(tally) }
@@ -59,14 +60,15 @@ export function tallyAnswers(
   })
 }
 
-/** Whether each patch is named right; patches with an object and without one are counted apart. */
+/** Whether each patch is named right: what it is a part of, and the thing whose middle it holds; patches without a thing are counted apart. */
 export function tallyLabels(
   tally: Tally,
-  { targets, scores }: { targets: ResidentTensor; scores: ResidentTensor },
+  { targets, scores, backgrounds }: { targets: ResidentTensor; scores: ResidentTensor; backgrounds: number },
 ): void {
   for (let row = 0; row < targets.data.length; row++) {
     const target = Number(targets.data[row])
-    addTo(tally, target === 0 ? 'background' : 'objects', argmax(scores, row) === target)
+    const what = target < backgrounds ? 'background' : row % 2 === 0 ? 'parts' : 'centers'
+    addTo(tally, what, argmax(scores, row) === target)
   }
 }
 
