@@ -7,9 +7,17 @@ import { type Split, splits } from '../picturebook/splits.ts'
 import type { CommandContext } from './context.ts'
 import { addModelOptions, type ModelOptions, withModel } from './model-options.ts'
 import { oneOf, wholeNumber } from './options.ts'
+import { objectRange } from './picturebook.ts'
 import { clearStatus, drawStatus, paint, progressBar, writeLine } from './terminal.ts'
 
-type EvaluateOptions = ModelOptions & { scenes: number; split: Split; seed: number; blind: boolean; json?: boolean }
+type EvaluateOptions = ModelOptions & {
+  scenes: number
+  split: Split
+  seed: number
+  blind: boolean
+  json?: boolean
+  objects?: readonly [number, number]
+}
 
 export function addEvaluateCommand(program: Command, context: CommandContext): void {
   const command = program
@@ -18,6 +26,7 @@ export function addEvaluateCommand(program: Command, context: CommandContext): v
     .option('--scenes <n>', 'scenes, one question of each skill about each', wholeNumber('--scenes', { from: 1 }), 200)
     .option('--split <name>', splits.join(', '), oneOf('--split', splits), 'iid' as Split)
     .option('--seed <n>', 'other scenes of the same split', wholeNumber('--seed', { from: 0, to: 9 }), 0)
+    .option('--objects <min-max>', 'things in a picture (default: 1-4)', objectRange)
     .option('--no-blind', 'leave out the blank picture, which takes half of the time')
     .option('--json', 'print one JSON object')
   addModelOptions(command)
@@ -26,6 +35,7 @@ export function addEvaluateCommand(program: Command, context: CommandContext): v
       `
 Example:
   $ llava evaluate --scenes 500
+  $ llava evaluate --scenes 200 --objects 5-8
   $ llava evaluate --model runs/picturebook-instruction-tuning/model --split held-out-style`,
     )
     .action((options: EvaluateOptions) => evaluate(options, context))
@@ -51,6 +61,7 @@ async function evaluate(options: EvaluateOptions, context: CommandContext): Prom
       split: options.split,
       seed: options.seed,
       blind: options.blind,
+      ...(options.objects && { objects: options.objects }),
       signal: watch.signal,
       onProgress: ({ scenes, right, asked }) => {
         const bar = progressBar(scenes / options.scenes, { width: 24 })
@@ -69,9 +80,9 @@ async function evaluate(options: EvaluateOptions, context: CommandContext): Prom
 }
 
 /** Aligned lines: each skill with its share of right answers, the 95 % interval, the same blind, and the number of questions. */
-export function reportTable({ skills, existence }: PicturebookReport): string[] {
+export function reportTable({ skills, existence, counts, descriptions }: PicturebookReport): string[] {
   const rows = [['skill', 'right', '95 % interval', 'blind', 'questions']]
-  for (const { skill, blind, ...share } of skills) {
+  for (const { skill, blind, mirrored: _, ...share } of skills) {
     rows.push([
       skill,
       percent(share.share),
@@ -87,6 +98,16 @@ export function reportTable({ skills, existence }: PicturebookReport): string[] 
   const negatives = Object.entries(existence.byNegative).map(([kind, share]) => `${kind} ${percent(share.share)}`)
   lines.push(`existence: F1 ${percent(existence.f1)}, yes said ${percent(existence.yesRatio)} of the time`)
   if (negatives.length > 0) lines.push(`absent things rightly denied: ${negatives.join(', ')}`)
+  const numbers = Object.entries(counts).map(([number, share]) => `${number}: ${percent(share.share)}`)
+  if (numbers.length > 0) lines.push(`counts by the true number: ${numbers.join(', ')}`)
+  const mirrors = skills.flatMap(({ skill, mirrored }) => (mirrored ? [`${skill} ${percent(mirrored.share)}`] : []))
+  if (mirrors.length > 0) lines.push(`right in the mirror image as well: ${mirrors.join(', ')}`)
+  if (descriptions.descriptions > 0) {
+    const { f1, chairI, chairS } = descriptions
+    lines.push(
+      `things in detailed descriptions: F1 ${percent(f1)}, invented ${percent(chairI)} of those named (CHAIR-i), in ${percent(chairS)} of descriptions (CHAIR-s)`,
+    )
+  }
   return lines
 }
 

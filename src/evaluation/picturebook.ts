@@ -9,14 +9,22 @@ import {
   loadDrawings,
   makeExchange,
   makeScene,
+  mirrorExchange,
+  mirrorScene,
   renderScene,
   type Skill,
   type Split,
   scoreAnswer,
 } from '../picturebook/index.ts'
+import { type DescriptionScores, scoreDescriptions } from './descriptions.ts'
 import { type Share, shareOf, yesNoScores } from './statistics.ts'
 
-export type SkillScore = Share & { readonly skill: Skill; readonly blind: Share | undefined }
+export type SkillScore = Share & {
+  readonly skill: Skill
+  readonly blind: Share | undefined
+  /** For position and relation: of the answers that are right, those that are right in the mirrored picture as well. */
+  readonly mirrored: Share | undefined
+}
 
 export type PicturebookReport = {
   readonly split: Split
@@ -29,6 +37,9 @@ export type PicturebookReport = {
     readonly yesRatio: number
     readonly byNegative: Readonly<Record<string, Share>>
   }
+  readonly descriptions: DescriptionScores
+  /** Shares of right counts by the true number. */
+  readonly counts: Readonly<Record<string, Share>>
 }
 
 export type Answerer = (question: { readonly picture: Pixels; readonly question: string }) => Promise<string>
@@ -56,6 +67,7 @@ const defaultSkills: readonly Skill[] = [
   'color',
   'listing',
   'setting',
+  'detailed-description',
   'comparison',
   'odd-one-out',
   'nearest',
@@ -71,16 +83,23 @@ export async function evaluatePicturebook(answer: Answerer, options: Picturebook
   const blank = filledPixels(side, side, [122, 116, 104]) // the mean colour, as the padding of pictures has it
   const seen: Scored[] = []
   const unseen: Scored[] = []
+  const mirrored: Scored[] = []
 
   for (let number = 0; number < scenes; number++) {
     options.signal?.throwIfAborted()
     // Far from the first scenes of the split: those validate while training.
     const scene = makeScene(1_000_000 + seed * 100_000 + number, { side, split, objects })
     const picture = renderScene(scene, drawings)
+    let mirror: Pixels | undefined
     for (const skill of skills) {
       const exchange = makeExchange(scene, { seed: number, skill, split })
       if (exchange === undefined) continue
-      seen.push(await ask(answer, { exchange, picture }))
+      const answered = await ask(answer, { exchange, picture })
+      seen.push(answered)
+      if (answered.right && (skill === 'position' || skill === 'relation')) {
+        mirror ??= renderScene(mirrorScene(scene), drawings)
+        mirrored.push(await ask(answer, { exchange: mirrorExchange(exchange), picture: mirror }))
+      }
       if (blind) unseen.push(await ask(answer, { exchange, picture: blank }))
     }
     options.onProgress?.({ scenes: number + 1, right: seen.filter(({ right }) => right).length, asked: seen.length })
@@ -89,8 +108,10 @@ export async function evaluatePicturebook(answer: Answerer, options: Picturebook
     split,
     scenes,
     seed,
-    skills: skills.map((skill) => scoreSkill(skill, { seen, unseen, blind })),
+    skills: skills.map((skill) => scoreSkill(skill, { seen, unseen: blind ? unseen : undefined, mirrored })),
     existence: scoreExistence(seen),
+    descriptions: scoreDescriptions(ofSkill(seen, 'detailed-description')),
+    counts: scoreCounts(seen),
   }
 }
 
@@ -103,9 +124,27 @@ async function ask(answer: Answerer, { exchange, picture }: { exchange: Exchange
 
 function scoreSkill(
   skill: Skill,
-  { seen, unseen, blind }: { seen: readonly Scored[]; unseen: readonly Scored[]; blind: boolean },
+  {
+    seen,
+    unseen,
+    mirrored,
+  }: Readonly<Record<'seen' | 'mirrored', readonly Scored[]>> & { unseen: readonly Scored[] | undefined },
 ): SkillScore {
-  return { skill, ...shareRight(ofSkill(seen, skill)), blind: blind ? shareRight(ofSkill(unseen, skill)) : undefined }
+  const mirror = ofSkill(mirrored, skill)
+  return {
+    skill,
+    ...shareRight(ofSkill(seen, skill)),
+    blind: unseen && shareRight(ofSkill(unseen, skill)),
+    mirrored: mirror.length > 0 ? shareRight(mirror) : undefined,
+  }
+}
+
+function scoreCounts(seen: readonly Scored[]): Record<string, Share> {
+  const asked = ofSkill(seen, 'count')
+  const numbers = [...new Set(asked.map(({ exchange }) => exchange.expected))].sort()
+  return Object.fromEntries(
+    numbers.map((number) => [number, shareRight(asked.filter(({ exchange }) => exchange.expected === number))]),
+  )
 }
 
 /** An answer that is neither yes nor no counts as no: it found nothing. */
