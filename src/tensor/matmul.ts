@@ -3,7 +3,7 @@
 import { reshape, sum, sumTo } from './broadcast.ts'
 import { add } from './elementwise.ts'
 import { rows } from './layout.ts'
-import { broadcastShapes, type Dim, formatShape } from './shape.ts'
+import { broadcastShapes, type Dim, formatShape, sameShape } from './shape.ts'
 import { apply, type Tensor } from './tensor.ts'
 
 type MatmulOptions = { transposeA?: boolean; transposeB?: boolean; scale?: number }
@@ -48,8 +48,18 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   })
 }
 
-/** x Wᵀ + b: x [.., In], weight [Out, In] as checkpoints store it, bias [Out] → [.., Out]. */
+/**
+ * x Wᵀ + b: x [.., In], weight [Out, In] as checkpoints store it, bias [Out] → [.., Out].
+ *
+ * A weight that `addLowRank` made is never summed up: x (W + U D)ᵀ = x Wᵀ + (x Dᵀ) Uᵀ, so the gradient of D and U passes through r numbers
+ * per row and none of the size of W is made for a W that is frozen (LoRA, Hu et al. 2021 §4.1, equation 3).
+ */
 export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Tensor | undefined }): Tensor {
+  const sum = lowRankSum(weight)
+  if (sum !== undefined) {
+    const change = linear(linear(x, { weight: sum.down }), { weight: sum.up }) // [.., r] → [.., Out]
+    return add(linear(x, { weight: sum.weight, bias }), change)
+  }
   const [out, width] = weight.shape
   if (weight.shape.length !== 2 || x.shape.at(-1) !== width) {
     throw new RangeError(`Cannot apply a linear layer of shape ${formatShape(weight.shape)} to ${formatShape(x.shape)}`)
@@ -61,6 +71,38 @@ export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Ten
   }
   const flat = rows(x) // [rows, In]
   return reshape(bias === undefined ? matmul(flat, weight, { transposeB: true }) : gemm(flat, weight, bias), shape)
+}
+
+/** W + U D: a weight [Out, In] changed by the product of up [Out, r] and down [r, In], which has rank r at most. */
+export function addLowRank(weight: Tensor, { down, up }: { down: Tensor; up: Tensor }): Tensor {
+  const [out, width] = weight.shape
+  const rank = down.shape[0]
+  if (
+    weight.shape.length !== 2 ||
+    !sameShape(down.shape, [rank ?? 1, width ?? 1]) ||
+    !sameShape(up.shape, [out ?? 1, rank ?? 1])
+  ) {
+    throw new RangeError(
+      `Cannot change a weight ${formatShape(weight.shape)} by ${formatShape(up.shape)} times ${formatShape(down.shape)}: expected [Out, r] times [r, In]`,
+    )
+  }
+  return apply({
+    operator: lowRankOperator,
+    inputs: [weight, down, up],
+    dtype: weight.dtype,
+    shape: weight.shape,
+    onnx: (emit, [w = '', d = '', u = ''], outputs) => emit.node('Gemm', [u, d, w], outputs),
+    gradient: (g) => [g, matmul(up, g, { transposeA: true }), matmul(g, down, { transposeB: true })],
+  })
+}
+
+const lowRankOperator = 'addLowRank'
+
+/** The parts of what `addLowRank` made, undefined for any other tensor. */
+function lowRankSum({ origin }: Tensor): { weight: Tensor; down: Tensor; up: Tensor } | undefined {
+  if (origin.kind !== 'node' || origin.node.operator !== lowRankOperator) return undefined
+  const [weight, down, up] = origin.node.inputs
+  return weight && down && up && { weight, down, up }
 }
 
 /** One node for product and bias on matrices: x [M, K] · weight [N, K]ᵀ + bias [N]. */
