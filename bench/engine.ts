@@ -67,7 +67,7 @@ export async function engineBench(): Promise<BenchResult> {
 }
 
 async function measureTraining() {
-  const probe = await fastestProbe()
+  const probe = await fastestProbe({ rounds: 7 })
   const { step, flops, tokens, parameters, gradients, update, dispose } = await createBenchStep()
   for (let warm = 0; warm < 2; warm++) await step()
 
@@ -102,7 +102,7 @@ async function measureTraining() {
 }
 
 /** Tries matrix products of several shapes in turns; the one with the best sustained rate becomes the probe. */
-async function fastestProbe() {
+export async function fastestProbe({ rounds }: { rounds: number }) {
   const probes: Probe[] = []
   for (const shape of [
     [1536, 256, 704],
@@ -114,7 +114,7 @@ async function fastestProbe() {
   }
   const times = probes.map((): number[] => [])
   for (const probe of probes) await probe.run()
-  for (let round = 0; round < 7; round++) {
+  for (let round = 0; round < rounds; round++) {
     for (const [index, probe] of probes.entries()) times[index]?.push(await time(probe.run))
   }
   const all = probes.map(({ shape, flops }, index) => ({ shape, gflops: flops / median(times[index] ?? []) / 1e6 }))

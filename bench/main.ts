@@ -2,18 +2,23 @@
  * Runs a bench: a table for people, and one JSON document as the last line.
  *
  *     npm run bench -- engine
+ *     npm run bench -- train --quick      fewer repetitions
  */
 
+import { checkpointingBench } from './checkpointing.ts'
 import { engineBench } from './engine.ts'
 import { type BenchResult, surroundings } from './measure.ts'
+import { trainBench } from './train.ts'
 
-type Bench = { readonly about: string; readonly run: () => Promise<BenchResult> }
+type Bench = { readonly about: string; readonly run: (options: { quick: boolean }) => Promise<BenchResult> }
 
 const benches: Readonly<Record<string, Bench>> = {
   engine: { about: 'training step and cached attention, against what the machine can do', run: engineBench },
+  checkpointing: { about: 'memory and time with inner values kept or computed again', run: checkpointingBench },
+  train: { about: 'the whole trainer, against the matmul rate and PyTorch', run: trainBench },
 }
 
-const [name = ''] = process.argv.slice(2)
+const [name = '', ...flags] = process.argv.slice(2)
 const bench = Object.hasOwn(benches, name) ? benches[name] : undefined
 if (bench === undefined) {
   console.error(name === '' ? 'Which bench?' : `There is no bench ${JSON.stringify(name)}`)
@@ -21,7 +26,7 @@ if (bench === undefined) {
   process.exitCode = 1
 } else {
   const before = surroundings()
-  const { table, notes, figures } = await bench.run()
+  const { table, notes, figures } = await bench.run({ quick: flags.includes('--quick') })
   printTable(table)
   for (const note of notes) console.log(`- ${note}`)
   const { load_average } = surroundings()

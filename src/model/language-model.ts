@@ -16,6 +16,7 @@ import {
   linear,
   mul,
   type RotaryTables,
+  recompute,
   rmsNorm,
   rotary,
   rotaryTables,
@@ -51,11 +52,14 @@ export function embedTokens(config: LanguageModelConfig, weights: WeightSource, 
   return gatherRows(weights('languageModel.tokenEmbedding.weight', [config.vocabulary, config.width]), ids)
 }
 
-/** Embeddings [B, L, D] → hidden states [B, L, D]. */
+/**
+ * Embeddings [B, L, D] → hidden states [B, L, D]. With `checkpointing`, the backward pass over whole sequences computes the inner values of each
+ * block again instead of keeping them (`recompute`).
+ */
 export function languageModel(
   config: LanguageModelConfig,
   weights: WeightSource,
-  { embeddings, context }: { embeddings: Tensor; context: Context },
+  { embeddings, context, checkpointing = false }: { embeddings: Tensor; context: Context; checkpointing?: boolean },
 ): LanguageModelResult {
   expectShape(embeddings.shape, ['_', '_', config.width], 'Language model input')
   const own = within(weights, 'languageModel')
@@ -64,9 +68,13 @@ export function languageModel(
   const hiddenStates = [embeddings]
   let x = embeddings // [B, L, D]
   for (let block = 0; block < config.depth; block++) {
-    const step = decoderBlock(config, within(own, `blocks.${block}`), { x, context, block, tables })
-    if (step.cache !== undefined) caches.push(step.cache)
-    x = step.x
+    const step = (x: Tensor) => decoderBlock(config, within(own, `blocks.${block}`), { x, context, block, tables })
+    if (checkpointing && context.kind === 'whole') x = recompute(x, (x) => step(x).x)
+    else {
+      const { x: next, cache } = step(x)
+      if (cache !== undefined) caches.push(cache)
+      x = next
+    }
     hiddenStates.push(x)
   }
   return { hidden: norm(config, within(own, 'norm'), x), hiddenStates, caches }

@@ -15,8 +15,13 @@ import { patchFeatures } from './vision-encoder.ts'
 import type { WeightSource } from './weights.ts'
 
 /** Pictures as the language model reads them: pixels [I, 3, S, S] → visual tokens [I, P, D]. */
-export function visualTokens(config: LlavaConfig, weights: WeightSource, pixels: Tensor): Tensor {
-  return project(config, weights, patchFeatures(config, weights, pixels))
+export function visualTokens(
+  config: LlavaConfig,
+  weights: WeightSource,
+  pixels: Tensor,
+  options: { checkpointing?: boolean } = {},
+): Tensor {
+  return project(config, weights, patchFeatures(config, weights, pixels, options))
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   expectShape,
   layerNorm,
   linear,
+  recompute,
   reshape,
   scaleBy,
   slice,
@@ -23,10 +24,18 @@ import {
 import type { LlavaConfig, VisionEncoderConfig } from './config.ts'
 import { type WeightSource, within } from './weights.ts'
 
-/** Pixels [I, 3, S, S], normalised → patch features [I, P, C] of the layer and tokens that the config selects. */
-export function patchFeatures(config: LlavaConfig, weights: WeightSource, pixels: Tensor): Tensor {
+/**
+ * Pixels [I, 3, S, S], normalised → patch features [I, P, C] of the layer and tokens that the config selects. With `checkpointing`, a backward
+ * pass computes the inner values of each block again instead of keeping them (`recompute`).
+ */
+export function patchFeatures(
+  config: LlavaConfig,
+  weights: WeightSource,
+  pixels: Tensor,
+  { checkpointing = false }: { checkpointing?: boolean } = {},
+): Tensor {
   const { vision, featureLayer, featureSelect } = config
-  const features = hiddenState(vision, weights, { pixels, layer: featureLayer })
+  const features = hiddenState(vision, weights, { pixels, layer: featureLayer, checkpointing })
   return vision.classToken && featureSelect === 'patch' ? withoutClassToken(features) : features
 }
 
@@ -37,12 +46,15 @@ export function patchFeatures(config: LlavaConfig, weights: WeightSource, pixels
 export function hiddenState(
   config: VisionEncoderConfig,
   weights: WeightSource,
-  { pixels, layer }: { pixels: Tensor; layer: number },
+  { pixels, layer, checkpointing = false }: { pixels: Tensor; layer: number; checkpointing?: boolean },
 ): Tensor {
   const blocks = layer < 0 ? config.depth + 1 + layer : layer
   const own = within(weights, 'visionEncoder')
   let x = embedPatches(config, own, pixels) // [I, P+1, C]
-  for (let block = 0; block < blocks; block++) x = encoderBlock(config, within(own, `blocks.${block}`), x)
+  for (let block = 0; block < blocks; block++) {
+    const step = (x: Tensor) => encoderBlock(config, within(own, `blocks.${block}`), x)
+    x = checkpointing ? recompute(x, step) : step(x)
+  }
   return x
 }
 

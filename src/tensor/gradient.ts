@@ -13,12 +13,28 @@ export function gradient(loss: Tensor, variables: readonly Tensor[]): readonly T
   if (loss.shape.length !== 0) {
     throw new RangeError(`Cannot differentiate a loss of shape ${formatShape(loss.shape)}: expected a single number`)
   }
-  const canonical = canonicalParameters(loss, variables)
-  const order = sortNodes([loss])
-  const relevant = nodesBetween(order, new Set(canonical.values()))
-  const gradients = new Map<Tensor, Tensor>([[loss, scalar(1)]])
+  const results = pullBack(loss, scalar(1), { through: sortNodes([loss]), to: variables })
+  return results.map((result, index) => {
+    if (result !== undefined) return result
+    const variable = variables[index]
+    throw new Error(`Cannot differentiate: the loss does not depend on ${variable ? describe(variable) : index}`)
+  })
+}
 
-  for (const node of [...order].reverse()) {
+/**
+ * Takes the gradient of a tensor back to `to`, along the nodes of `through` alone (each after its inputs): tensors that other nodes make count as
+ * given. Undefined where nothing leads. In the order and shapes of `to`.
+ */
+export function pullBack(
+  tensor: Tensor,
+  arriving: Tensor,
+  { through, to }: { through: readonly Node[]; to: readonly Tensor[] },
+): readonly (Tensor | undefined)[] {
+  const canonical = canonicalParameters(through, to)
+  const relevant = nodesBetween(through, new Set([...canonical.values(), ...to]))
+  const gradients = new Map<Tensor, Tensor>([[canonical.get(nameOf(tensor)) ?? tensor, arriving]])
+
+  for (const node of [...through].reverse()) {
     if (!relevant.has(node)) continue
     const fromOutputs = node.outputs.map((output) => gradients.get(output))
     if (fromOutputs.every((g) => g === undefined)) continue
@@ -37,17 +53,13 @@ export function gradient(loss: Tensor, variables: readonly Tensor[]): readonly T
       gradients.set(key, sofar === undefined ? contribution : add(sofar, contribution))
     })
   }
-  return variables.map((variable) => {
-    const result = gradients.get(canonical.get(nameOf(variable)) ?? variable)
-    if (result === undefined) throw new Error(`Cannot differentiate: the loss does not depend on ${describe(variable)}`)
-    return result
-  })
+  return to.map((variable) => gradients.get(canonical.get(nameOf(variable)) ?? variable))
 }
 
 /** Parameters are equal when their names are: a weight may be asked for several times, as tied embeddings are. */
-function canonicalParameters(loss: Tensor, variables: readonly Tensor[]): Map<string, Tensor> {
+function canonicalParameters(nodes: readonly Node[], variables: readonly Tensor[]): Map<string, Tensor> {
   const found = new Map<string, Tensor>()
-  const used = sortNodes([loss]).flatMap((node) => node.inputs)
+  const used = nodes.flatMap((node) => node.inputs)
   const wanted = new Set(variables.map(nameOf))
   for (const tensor of [...variables, ...used]) {
     const name = nameOf(tensor)
