@@ -81,6 +81,35 @@ describe('llavaJsonSource', () => {
     await expect(source.sample(0)).rejects.toThrow('lies outside of')
   })
 
+  test('measures samples without reading pictures', async () => {
+    const source = await sourceOf('measured.json', [row({ image: 'b.png' }), row({ image: undefined })])
+    expect(source.measure?.(0)).toEqual({ words: 6, pictures: 1 })
+    expect(source.measure?.(1)).toEqual({ words: 6, pictures: 0 })
+  })
+
+  test('knows a picture by the bytes of its file', async () => {
+    const pictures = join(folder, 'pictures')
+    await writeFile(join(pictures, 'same.png'), await encodePng(filledPixels(3, 2, [1, 2, 3])))
+    await writeFile(join(pictures, 'other.png'), await encodePng(filledPixels(3, 2, [1, 2, 4])))
+    const source = await sourceOf(
+      'keys.json',
+      ['a.png', 'same.png', 'other.png'].map((image) => row({ image })),
+    )
+    const keys = await Promise.all([0, 1, 2].map(async (index) => (await source.sample(index)).pictureKey?.()))
+    expect(keys[0]).toMatch(/^[0-9a-f]{64}$/)
+    expect(keys[1]).toBe(keys[0])
+    expect(keys[2]).not.toBe(keys[0])
+  })
+
+  test('refuses a picture that the conversation does not show', async () => {
+    const conversations = [
+      { from: 'human', value: 'What?' },
+      { from: 'gpt', value: 'That.' },
+    ]
+    const source = await sourceOf('unseen.json', [row({ conversations })])
+    await expect(source.sample(0)).rejects.toThrow('its conversation has no <image>, expected one for a.png')
+  })
+
   test('refuses an empty file and a row beyond the last', async () => {
     await expect(sourceOf('empty.json', [])).rejects.toThrow('found no rows')
     const source = await sourceOf('short.json', [row()])

@@ -1,9 +1,10 @@
 /** LLaVA JSON, the format that instruction data of this family is exchanged in: a list of rows, or one row per line. */
 
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
 import { z } from 'zod'
-import { fromLlavaConversations } from '../conversation/turns.ts'
+import { countPictures, fromLlavaConversations } from '../conversation/turns.ts'
 import { decodeImage } from '../image/decode.ts'
 import type { Sample, SampleSource } from './sample.ts'
 
@@ -46,6 +47,10 @@ export async function llavaJsonSource(path: string, { images }: { images: string
   if (rows.length === 0) throw new RangeError(`Cannot learn from ${path}: found no rows`)
   return {
     size: rows.length,
+    measure: (index) => {
+      const row = rows[index]
+      return { words: row === undefined ? 0 : countWords(row), pictures: row?.image === undefined ? 0 : 1 }
+    },
     sample: async (index) => {
       const row = rows[index]
       if (row === undefined) throw new RangeError(`Cannot read row ${index} of ${path}: it has ${rows.length} rows`)
@@ -54,15 +59,32 @@ export async function llavaJsonSource(path: string, { images }: { images: string
   }
 }
 
+/** Words of all turns, as white space divides them. */
+function countWords({ conversations }: LlavaRow): number {
+  return conversations.reduce((sum, { value }) => sum + value.split(/\s+/).filter(Boolean).length, 0)
+}
+
 function toSample(row: LlavaRow, images: string): Sample {
   const turns = fromLlavaConversations(row.conversations)
   const { id, image } = row
   if (image === undefined) return { id, turns }
+  if (countPictures(turns) === 0) {
+    throw new RangeError(`Cannot read sample ${id}: its conversation has no <image>, expected one for ${image}`)
+  }
   const inside = normalize(image)
   if (isAbsolute(inside) || inside.startsWith('..')) {
     throw new RangeError(`Cannot read sample ${id}: picture ${image} lies outside of ${images}`)
   }
-  return { id, turns, picture: () => decodeImage(join(images, inside)) }
+  const file = join(images, inside)
+  return {
+    id,
+    turns,
+    picture: () => decodeImage(file),
+    pictureKey: async () =>
+      createHash('sha256')
+        .update(await readFile(file))
+        .digest('hex'),
+  }
 }
 
 function parseJson(text: string, where: string): unknown {

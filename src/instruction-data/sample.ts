@@ -8,10 +8,14 @@ export type Sample = {
   readonly turns: readonly Turn[]
   /** The picture's pixels, made when asked for: stages that read words never ask. */
   readonly picture?: () => Promise<Pixels>
+  /** A hash of the picture's file, in hexadecimal digits, where there is one: what was computed from the picture can be found again by it. */
+  readonly pictureKey?: () => Promise<string>
   /** Only worlds whose truth is known patch by patch have them. */
   readonly labels?: PatchLabels
   /** What each answer shows that the model can do, in the order of the answers; scores are reported by skill. */
   readonly skills?: readonly string[]
+  /** Whether a text is a right answer to question number `index`; only of samples whose truth is known. */
+  readonly score?: (index: number, answer: string) => boolean
 }
 
 /** Indices into the names of the source's labels, made when asked for: [P] each. */
@@ -21,6 +25,8 @@ export type PatchLabels = {
   /** The thing whose middle each patch holds: every thing is in one patch. */
   readonly centers: () => Int32Array
 }
+
+export type SampleMeasure = { readonly words: number; readonly pictures: number }
 
 /** What labels mean, a word each. Those below `backgrounds` say where no thing is: a meadow, the night. */
 export type LabelNames = { readonly names: readonly string[]; readonly backgrounds: number }
@@ -34,4 +40,6 @@ export type SampleSource = {
   /** The picture written in words is made of these names. */
   readonly labels?: LabelNames
   readonly sample: (index: number) => Promise<Sample>
+  /** How long a sample of a finite source is, roughly, without making it. */
+  readonly measure?: (index: number) => SampleMeasure
 }

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { SampleSource } from '../instruction-data/sample.ts'
-import { disposeBatch, makeBatch, orderedIndex } from './batch-maker.ts'
+import { disposeBatch, makeBatch } from './batch-maker.ts'
 import { batchQueue } from './batch-queue.ts'
 import { type Lesson, openLesson } from './lesson.ts'
 import { tinyRecipe, writeTinyLesson } from './tiny-lesson.fixture.ts'
@@ -109,45 +109,5 @@ describe('batchQueue', () => {
     await queue.next()
     await expect(queue.next()).rejects.toThrow('unusable')
     await queue.close()
-  })
-})
-
-describe('orderedIndex', () => {
-  const pass = (size: number, options: { seed: number; pass?: number }) =>
-    Array.from({ length: size }, (_, i) => orderedIndex((options.pass ?? 0) * size + i, { size, seed: options.seed }))
-
-  test('visits everything once in each pass', () => {
-    for (const size of [...Array.from({ length: 50 }, (_, i) => i + 1), 1000, 4097, 65_536]) {
-      for (const number of [0, 1]) {
-        const visited = new Set(pass(size, { seed: 3, pass: number }))
-        expect(visited.size).toBe(size)
-        expect(Math.max(...[...visited].slice(0, 1000))).toBeLessThan(size)
-      }
-    }
-  })
-
-  test('changes with pass and seed', () => {
-    const first = pass(1000, { seed: 0 })
-    expect(pass(1000, { seed: 0, pass: 1 })).not.toEqual(first)
-    expect(pass(1000, { seed: 1 })).not.toEqual(first)
-  })
-
-  test('is far from the order of the file', () => {
-    const order = pass(1000, { seed: 0 })
-    const close = order.filter((index, i) => Math.abs(index - i) < 50).length
-    expect(close).toBeLessThan(200) // about 98 by chance
-    const steps = order.slice(1).filter((index, i) => index === order[i]! + 1).length
-    expect(steps).toBeLessThan(20)
-  })
-
-  test('follows an endless source', () => {
-    expect(orderedIndex(12_345, { size: undefined, seed: 9 })).toBe(12_345)
-  })
-
-  test('reaches far into the billions', () => {
-    const size = 3_000_000_000
-    const some = Array.from({ length: 1000 }, (_, i) => orderedIndex(i * 7919, { size, seed: 1 }))
-    expect(new Set(some).size).toBe(1000)
-    expect(some.every((index) => Number.isInteger(index) && index >= 0 && index < size)).toBe(true)
   })
 })

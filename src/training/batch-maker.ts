@@ -1,17 +1,19 @@
 /** Draws samples in order and makes them the inputs of one step. Samples that cannot be learned from are skipped, counted and told. */
 
 import type { PatchLabels, Sample, SampleSource } from '../instruction-data/sample.ts'
-import { disposeTensor } from '../runtime/resident-tensor.ts'
+import { disposeTensor, type ResidentTensor } from '../runtime/resident-tensor.ts'
 import {
   answerInputs,
   type EncodedSample,
   encodeSample,
   labelInputs,
-  pixelInput,
   preparePixels,
+  stacked,
   wordInput,
 } from './batches.ts'
 import type { Lesson } from './lesson.ts'
+import { drawOrder } from './order.ts'
+import { countLearned, findRow, packedInputs } from './packing.ts'
 import type { Inputs } from './training-step.ts'
 
 export type Batch = {
@@ -34,7 +36,15 @@ export type Skip = { readonly sample: string; readonly reason: string }
 type Drawn = {
   readonly sample: Sample
   readonly encoded: EncodedSample | undefined
-  readonly pixels: Float32Array | undefined // [3, S, S]
+  readonly picture: DrawnPicture | undefined
+}
+
+/** A picture in the form that its stage asks for; features that are not kept yet are still pixels, to be kept under `key`. */
+type DrawnPicture = {
+  readonly pixels?: Float32Array // [3, S, S]
+  readonly features?: Float32Array | undefined // [P, C]
+  readonly labels?: PatchLabels
+  readonly key?: string | undefined
 }
 
 /** A run fails when more than this share of what it has drawn was skipped, once enough was drawn to tell. */
@@ -46,27 +56,33 @@ export async function makeBatch(
   lesson: Lesson,
   { source, position, parts }: { source: SampleSource; position: Position; parts: number },
 ): Promise<Batch> {
-  const { recipe, config, stage, pictureTokens } = lesson
-  const size = recipe.batch * parts
-  const { drawn, skips, cursor } = await drawSamples(lesson, { source, position, size })
-  const encoded = lesson.encoding && drawn.flatMap((entry) => (entry.encoded === undefined ? [] : [entry.encoded]))
-  const backgrounds = source.labels?.backgrounds ?? 0
-  const tokenCount = encoded?.reduce((sum, { loss }) => sum + loss.reduce((total, one) => total + one, 0), 0) ?? 0
+  const { recipe, config, stage } = lesson
+  const count = recipe.batch * parts
+  const { rows, skips, cursor } = await drawRows(lesson, { source, position, count })
+  const drawn = rows.flat()
+  const encoded = lesson.encoding && encodedOf(drawn)
+  const tokenCount = encoded?.reduce((sum, { loss }) => sum + countLearned(loss), 0) ?? 0
   const inputs: Inputs[] = []
   for (let part = 0; part < parts; part++) {
-    const range = [part * recipe.batch, (part + 1) * recipe.batch] as const
-    const own = drawn.slice(...range)
+    const own = rows.slice(part * recipe.batch, (part + 1) * recipe.batch)
     const targets = encoded
-      ? answerInputs(encoded.slice(...range), { pictureTokens, length: recipe.length, tokenCount })
-      : labelInputs(own.map(labelsOf), { backgrounds, backgroundWeight: recipe.backgroundWeight, share: 1 / parts })
+      ? textTargets(lesson, own, { tokenCount })
+      : labelInputs(own.flat().map(labelsOf), {
+          backgrounds: source.labels?.backgrounds ?? 0,
+          backgroundWeight: recipe.backgroundWeight,
+          share: 1 / parts,
+        })
     inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
   }
   return {
     inputs,
     samples: drawn.map(({ sample }) => sample),
     encoded,
-    pictures: size,
-    tokens: stage.objective === 'patch-labels' ? size * config.visualTokens : size * recipe.length,
+    pictures: drawn.filter(({ picture }) => picture !== undefined).length,
+    tokens:
+      stage.objective === 'patch-labels'
+        ? count * config.visualTokens
+        : inputs.reduce((sum, { ids }) => sum + (ids?.data.length ?? 0), 0),
     position: { cursor, skipped: position.skipped + skips.length },
     skips,
   }
@@ -77,96 +93,132 @@ export function disposeBatch({ inputs }: Batch): void {
   for (const tensors of inputs) Object.values(tensors).forEach(disposeTensor)
 }
 
-async function drawSamples(
+/**
+ * Samples for `count` rows, one each; when packing, as many as fit: each goes into the first row with room for it, and the first that fits nowhere is
+ * left to the next batch.
+ */
+async function drawRows(
   lesson: Lesson,
-  { source, position, size }: { source: SampleSource; position: Position; size: number },
-): Promise<{ drawn: Drawn[]; skips: Skip[]; cursor: number }> {
-  const drawn: Drawn[] = []
+  { source, position, count }: { source: SampleSource; position: Position; count: number },
+): Promise<{ rows: readonly (readonly Drawn[])[]; skips: Skip[]; cursor: number }> {
+  const { recipe, encoding } = lesson
+  const rows: Drawn[][] = Array.from({ length: count }, () => [])
   const skips: Skip[] = []
   let { cursor } = position
-  while (drawn.length < size) {
-    const index = orderedIndex(cursor++, { size: source.size, seed: lesson.recipe.seed })
+  const order = drawOrder(source, { seed: recipe.seed, bucket: recipe.bucket ? count : undefined })
+  while (recipe.pack || rows.some((row) => row.length === 0)) {
+    const index = order(cursor)
     try {
-      drawn.push(await prepareSample(lesson, await source.sample(index)))
+      const sample = await source.sample(index)
+      const encoded = encoding && encodeSample(sample, encoding)
+      const row =
+        recipe.pack && encoding && encoded
+          ? findRow(rows.map(encodedOf), encoded, encoding)
+          : rows.findIndex((one) => one.length === 0)
+      if (row === undefined) break
+      rows[row]?.push({ sample, encoded, picture: await preparePicture(lesson, { sample, encoded }) })
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       skips.push({ sample: `number ${index}`, reason })
-      const skipped = position.skipped + skips.length
-      if (cursor >= enoughToTell && skipped > tolerated * cursor) {
-        throw new Error(`Cannot train: ${skipped} of ${cursor} samples were unusable, the last one because: ${reason}`)
+      const [drawn, skipped] = [cursor + 1, position.skipped + skips.length]
+      if (drawn >= enoughToTell && skipped > tolerated * drawn) {
+        throw new Error(`Cannot train: ${skipped} of ${drawn} samples were unusable, the last one because: ${reason}`)
       }
     }
+    cursor++
+    if (recipe.bucket && cursor % count === 0) repeatDrawn(rows)
   }
-  return { drawn, skips, cursor }
+  return { rows, skips, cursor }
 }
 
-async function prepareSample(lesson: Lesson, sample: Sample): Promise<Drawn> {
-  const { stage, encoding } = lesson
+/** Fills the rows that skipped samples left empty with those before them: a bucket is all there is of its kind, and the next batch has the next one. */
+function repeatDrawn(rows: Drawn[][]): void {
+  const drawn = rows.filter((row) => row.length > 0)
+  if (drawn.length === 0) return
+  rows.forEach((row, index) => {
+    if (row.length === 0) row.push(...(drawn[index % drawn.length] ?? []))
+  })
+}
+
+function encodedOf(drawn: readonly Drawn[]): EncodedSample[] {
+  return drawn.flatMap(({ encoded }) => encoded ?? [])
+}
+
+/** Undefined for a conversation without a picture. */
+async function preparePicture(
+  lesson: Lesson,
+  { sample, encoded }: Pick<Drawn, 'sample' | 'encoded'>,
+): Promise<DrawnPicture | undefined> {
+  const { stage, featureCache } = lesson
+  if (encoded !== undefined && encoded.pictureStart === undefined) return undefined
+  const { id, labels } = sample
   const labelled = stage.objective === 'patch-labels' || stage.pictures === 'words'
-  if (labelled && sample.labels === undefined) {
-    throw new RangeError(`Cannot train on sample ${sample.id}: it has no patch labels`)
-  }
-  return {
-    sample,
-    encoded: encoding && encodeSample(sample, encoding),
-    pixels: stage.pictures === 'words' ? undefined : await preparePixels(sample, lesson),
+  if (labelled && labels === undefined) throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
+  if (stage.pictures === 'words') return { ...(labels && { labels }) }
+  const key = featureCache && (await sample.pictureKey?.())
+  const features = key === undefined ? undefined : await featureCache?.read(key)
+  if (features !== undefined) return { features }
+  return { pixels: await preparePixels(sample, lesson), ...(labels && { labels }), key }
+}
+
+function textTargets(
+  { recipe, pictureTokens }: Lesson,
+  rows: readonly (readonly Drawn[])[],
+  { tokenCount }: { tokenCount: number },
+): Inputs {
+  if (recipe.pack) return packedInputs(rows.map(encodedOf), { pictureTokens, length: recipe.length, tokenCount })
+  const samples = encodedOf(rows.flat())
+  const needed = Math.max(
+    ...samples.map(({ ids, pictureStart }) => ids.length + (pictureStart === undefined ? pictureTokens : 0)),
+  )
+  const length = Math.min(recipe.length, ...(recipe.lengths ?? []).filter((one) => one >= needed))
+  return answerInputs(samples, { pictureTokens, length, tokenCount })
+}
+
+/** The pictures of some rows, in their order: one a row, blank where it has none; when packing, as many as there are, and blanks up to the most. */
+async function pictureInput(lesson: Lesson, rows: readonly (readonly Drawn[])[]): Promise<Inputs> {
+  const { recipe, stage, config, source, wordIds, pictureTokens, pictureSlots } = lesson
+  const all = rows.flat().map(({ picture }) => picture)
+  const shown = recipe.pack ? all.filter((picture) => picture !== undefined) : all
+  const pictures = Array.from({ length: pictureSlots }, (_, slot) => shown[slot])
+  const side = config.vision.imageSide
+  switch (stage.pictures) {
+    case 'words': {
+      const backgrounds = source.labels?.backgrounds ?? 0
+      const labels = pictures.map((picture) => picture?.labels)
+      return wordInput(labels, { wordIds, count: pictureTokens, backgrounds })
+    }
+    case 'pixels':
+      return {
+        pixels: stacked(
+          pictures.map((picture) => picture?.pixels),
+          { shape: [3, side, side] },
+        ),
+      }
+    case 'features':
+      return { features: await featureInput(lesson, pictures) }
   }
 }
 
-async function pictureInput(
-  { stage, config, source, wordIds, pictureTokens, encodePictures }: Lesson,
-  drawn: readonly Drawn[],
-): Promise<Inputs> {
-  const side = config.vision.imageSide
-  const pixels = () =>
-    pixelInput(
-      drawn.flatMap((entry) => entry.pixels ?? []),
-      { side },
-    )
-  switch (stage.pictures) {
-    case 'words':
-      return wordInput(drawn.map(labelsOf), {
-        wordIds,
-        count: pictureTokens,
-        backgrounds: source.labels?.backgrounds ?? 0,
-      })
-    case 'pixels':
-      return { pixels: pixels() }
-    case 'features':
-      return { features: await encodePictures(pixels()) }
+/** Features of pictures, zeros for blanks: [I, P, C]. Those that are not known yet are encoded, and kept if the lesson keeps them. */
+async function featureInput(
+  { config, encodePictures, featureCache }: Lesson,
+  pictures: readonly (DrawnPicture | undefined)[],
+): Promise<ResidentTensor> {
+  const features = pictures.map((picture) => picture?.features)
+  const unknown = pictures.flatMap(({ pixels, key } = {}, slot) =>
+    pixels === undefined ? [] : [{ slot, pixels, key }],
+  )
+  const encoded = await encodePictures(unknown.map(({ pixels }) => pixels))
+  for (const [index, { slot, key }] of unknown.entries()) {
+    features[slot] = encoded[index]
+    const computed = encoded[index]
+    if (key !== undefined && computed !== undefined) await featureCache?.write(key, computed)
   }
+  return stacked(features, { shape: [config.visualTokens, config.vision.width] })
 }
 
 function labelsOf({ sample: { id, labels } }: Drawn): PatchLabels {
   if (labels === undefined) throw new Error(`Sample ${id} has no labels`)
   return labels
-}
-
-/**
- * The sample to draw at a position of the run: in order from an endless source, in a new random order for every pass over a finite one. A function
- * of its arguments alone, so that a resumed run needs no memory of what was drawn.
- */
-export function orderedIndex(cursor: number, { size, seed }: { size: number | undefined; seed: number }): number {
-  if (size === undefined) return cursor
-  const pass = Math.floor(cursor / size)
-  return permute(cursor % size, { size, key: Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(pass + 1, 0x85ebca6b) })
-}
-
-/** A keyed permutation of 0 … size − 1: a four-round Feistel network over the next even power of two, repeated until the value is inside. */
-function permute(index: number, { size, key }: { size: number; key: number }): number {
-  const halfBits = Math.max(1, Math.ceil(Math.log2(Math.max(2, size)) / 2))
-  const mask = 2 ** halfBits - 1
-  let value = index
-  do {
-    let left = Math.floor(value / 2 ** halfBits)
-    let right = value & mask
-    for (let round = 0; round < 4; round++) {
-      const mixed = Math.imul(right ^ Math.imul(key, round + 1), 0xcc9e2d51)
-      const swapped = left ^ ((mixed ^ (mixed >>> 15)) & mask)
-      left = right
-      right = swapped
-    }
-    value = left * 2 ** halfBits + right
-  } while (value >= size)
-  return value
 }

@@ -3,7 +3,7 @@ import { findTemplate } from '../conversation/templates.ts'
 import { encodeText } from '../conversation/tokenizer.ts'
 import { assistantTurn, userTurn } from '../conversation/turns.ts'
 import type { PatchLabels, Sample } from '../instruction-data/sample.ts'
-import { answerInputs, encodeSample, labelInputs, wordInput } from './batches.ts'
+import { answerInputs, encodeSample, labelInputs, stacked, wordInput } from './batches.ts'
 import { tinyConfig as config, tinyTokenizer as tokenizer } from './tiny-lesson.fixture.ts'
 
 const P = config.visualTokens
@@ -18,6 +18,10 @@ const sampleOf = (...answers: string[]): Sample => ({
     assistantTurn(answer),
   ]),
 })
+const textSample = (...answers: string[]): Sample => ({
+  id: 'text',
+  turns: answers.flatMap((answer) => [userTurn('What colour is it?'), assistantTurn(answer)]),
+})
 const sum = (values: Iterable<number>) => [...values].reduce((a, b) => a + b, 0)
 
 describe('encodeSample', () => {
@@ -27,7 +31,7 @@ describe('encodeSample', () => {
     const expected = [...encodeText(tokenizer, ' It is red.', { continuation: true }), 2]
     expect([...ids.slice(answer!.start, answer!.end)]).toEqual(expected)
     expect(sum(loss)).toBe(expected.length)
-    expect([...ids.slice(pictureStart, pictureStart + P)]).toEqual(Array(P).fill(config.imageToken))
+    expect([...ids.slice(pictureStart!, pictureStart! + P)]).toEqual(Array(P).fill(config.imageToken))
     expect(ids.filter((id) => id === config.imageToken)).toHaveLength(P)
   })
 
@@ -51,9 +55,31 @@ describe('encodeSample', () => {
     )
   })
 
-  test.each([0, 2])('refuses %d pictures', (images) => {
-    const turns = [userTurn('What?', { images }), assistantTurn('It is red.')]
-    expect(() => encodeSample({ id: 'x', turns }, encoding)).toThrow(`found ${images} pictures, expected one`)
+  test('refuses two pictures', () => {
+    const turns = [userTurn('What?', { images: 2 }), assistantTurn('It is red.')]
+    expect(() => encodeSample({ id: 'x', turns }, encoding)).toThrow('found 2 pictures, expected one or none')
+  })
+
+  test('takes a conversation without a picture, into L − P tokens', () => {
+    const { ids, loss, answers, pictureStart } = encodeSample(textSample('It is red.', 'It is blue.'), encoding)
+    expect(pictureStart).toBeUndefined()
+    expect(answers).toHaveLength(2)
+    expect([...ids]).not.toContain(config.imageToken)
+    const [first, second] = answers
+    expect(sum(loss)).toBe(first!.end - first!.start + second!.end - second!.start)
+    const fits = encodeSample(textSample('It is red.', 'It is blue.'), { ...encoding, length: second!.end + P })
+    expect(fits.answers).toHaveLength(2)
+    const cut = encodeSample(textSample('It is red.', 'It is blue.'), { ...encoding, length: second!.end + P - 1 })
+    expect(cut.answers).toEqual([first])
+    expect(() => encodeSample(textSample('It is red.'), { ...encoding, length: first!.end + P - 1 })).toThrow(
+      `its first answer ends after ${first!.end} tokens, expected at most ${first!.end - 1}`,
+    )
+  })
+
+  test('refuses an answer with nothing before it', () => {
+    const turns = [userTurn(''), assistantTurn('It is red.')]
+    const plain = { ...encoding, template: findTemplate('plain'), tokenizer: { ...tokenizer, addsBos: false } }
+    expect(() => encodeSample({ id: 'x', turns }, plain)).toThrow('its answer is the first token')
   })
 
   test('refuses a sample without an answer', () => {
@@ -103,6 +129,19 @@ describe('answerInputs', () => {
     for (const place of at) expect(ids!.data[place]).toBe(BigInt(config.imageToken))
     expect(new Set(at).size).toBe(2 * P)
   })
+
+  test('puts the blank picture of a sample without one behind its text', () => {
+    const text = encodeSample(textSample('It is red.'), { ...encoding, length })
+    const { places, ids, targetRows } = answerInputs([text, samples[1]!], { pictureTokens: P, length, tokenCount: 1 })
+    const own = Array.from(places!.data, Number).slice(0, P)
+    expect(own).toEqual([60, 61, 62, 63])
+    for (const place of own) {
+      expect(place).toBeGreaterThanOrEqual(text.ids.length)
+      expect(ids!.data[place]).toBe(0n)
+      expect([...targetRows!.data]).not.toContain(BigInt(place))
+    }
+    expect(new Set(Array.from(places!.data, Number)).size).toBe(2 * P)
+  })
 })
 
 describe('labels of patches', () => {
@@ -149,4 +188,23 @@ describe('labels of patches', () => {
     }
     expect(() => wordInput([second!], { wordIds, count: 1, backgrounds })).toThrow('it has 2 things')
   })
+
+  test('are zeros where a picture is missing', () => {
+    const { words, patches } = wordInput([undefined, pictures[1]], {
+      wordIds: [10, 11, 12, 13, 14, 15, 16, 17],
+      count: 4,
+      backgrounds,
+    })
+    expect([...words.data]).toEqual([0n, 0n, 0n, 0n, 17n, 10n, 10n, 15n])
+    expect([...patches.data]).toEqual([0n, 0n, 0n, 0n, 0n, 1n, 2n, 3n])
+  })
+})
+
+test('stacked arrays lie side by side, zeros where one is missing', () => {
+  const { shape, data } = stacked([Float32Array.of(1, 2), undefined, Float32Array.of(3, 4)], {
+    shape: [1, 2],
+    count: 4,
+  })
+  expect(shape).toEqual([4, 1, 2])
+  expect([...data]).toEqual([1, 2, 0, 0, 3, 4, 0, 0])
 })

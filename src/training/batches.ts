@@ -10,11 +10,11 @@ import type { PatchLabels, Sample } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 
-/** One sample cut to length: ids [≤ L], which of them are learned, where the picture lies. */
+/** One sample cut to length: ids [≤ L], which of them are learned, where the picture lies, if there is one. */
 export type EncodedSample = {
   readonly ids: Int32Array
   readonly loss: Uint8Array
-  readonly pictureStart: number
+  readonly pictureStart: number | undefined
   /** Begin and end of each learned stretch (answer and its end token), in the order of the answers. */
   readonly answers: readonly { readonly start: number; readonly end: number }[]
 }
@@ -29,28 +29,34 @@ export type Encoding = {
 }
 
 /**
- * Tokenises a sample and cuts it after the last answer that fits whole into L tokens.
- * @throws RangeError when there is not one picture, or when not even the first answer fits
+ * Tokenises a sample and cuts it after the last answer that fits whole into L tokens; into L − P without a picture, whose place stays free: see
+ * `answerInputs`.
+ * @throws RangeError when there is more than one picture, or when not even the first answer fits
  */
 export function encodeSample(
   sample: Sample,
   { tokenizer, template, imageToken, pictureTokens, length }: Encoding,
 ): EncodedSample {
   const pictures = countPictures(sample.turns)
-  if (pictures !== 1)
-    throw new RangeError(`Cannot train on sample ${sample.id}: found ${pictures} pictures, expected one`)
+  if (pictures > 1)
+    throw new RangeError(`Cannot train on sample ${sample.id}: found ${pictures} pictures, expected one or none`)
   const tokens = tokenizeConversation(sample.turns, { template, tokenizer, imageToken })
-  const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens: [pictureTokens] })
+  const visualTokens = pictures === 1 ? [pictureTokens] : []
+  const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens })
+  const room = pictures === 1 ? length : length - pictureTokens
   const stretches = learnedStretches(expanded.loss)
-  const answers = stretches.filter(({ end }) => end <= length)
-  const [picture] = expanded.pictures
+  const answers = stretches.filter(({ end }) => end <= room)
   const end = answers.at(-1)?.end
-  if (picture === undefined || end === undefined) {
+  if (end === undefined) {
     const found =
       stretches[0] === undefined ? 'it has no answer' : `its first answer ends after ${stretches[0].end} tokens`
-    throw new RangeError(`Cannot train on sample ${sample.id}: ${found}, expected at most ${length}`)
+    throw new RangeError(`Cannot train on sample ${sample.id}: ${found}, expected at most ${room}`)
   }
-  return { ids: expanded.ids.slice(0, end), loss: expanded.loss.slice(0, end), pictureStart: picture.start, answers }
+  if (answers[0]?.start === 0) {
+    throw new RangeError(`Cannot train on sample ${sample.id}: its answer is the first token, expected one before it`)
+  }
+  const pictureStart = expanded.pictures[0]?.start
+  return { ids: expanded.ids.slice(0, end), loss: expanded.loss.slice(0, end), pictureStart, answers }
 }
 
 function learnedStretches(loss: Uint8Array): { start: number; end: number }[] {
@@ -65,35 +71,58 @@ function learnedStretches(loss: Uint8Array): { start: number; end: number }[] {
 }
 
 /**
- * Inputs of `answerLoss` apart from the pictures. The token at position t is predicted from row t − 1; every learned token weighs
- * 1 / `tokenCount`, the number of learned tokens in all batches of one step.
+ * Inputs of `answerLoss` apart from the pictures, one sample a row. A sample without a picture has the visual tokens of a blank one behind all its
+ * text, where no learned token sees them.
  */
 export function answerInputs(
   samples: readonly EncodedSample[],
   { pictureTokens: P, length, tokenCount }: { pictureTokens: number; length: number; tokenCount: number },
 ): Record<string, ResidentTensor> {
-  const B = samples.length
+  const places = new BigInt64Array(samples.length * P)
+  samples.forEach(({ pictureStart = length - P }, b) => {
+    for (let p = 0; p < P; p++) places[b * P + p] = BigInt(b * length + pictureStart + p)
+  })
+  const placed = samples.map((sample, b) => ({ sample, start: b * length }))
+  return {
+    ...textInputs(placed, { batch: samples.length, pictureTokens: P, length, tokenCount }),
+    places: residentTensor('int64', [samples.length * P], { data: places }),
+  }
+}
+
+/** A sample and where it begins among the B·L positions of a batch. */
+export type PlacedSample = { readonly sample: EncodedSample; readonly start: number }
+
+/**
+ * Token ids [B, L], and which of them are learned: `targetRows`, `targets` and `targetWeights` [B·(L − P)]. The token at position t is predicted from
+ * row t − 1; every learned token weighs 1 / `tokenCount`, the number of learned tokens in all batches of one step.
+ */
+export function textInputs(
+  placed: readonly PlacedSample[],
+  {
+    batch: B,
+    pictureTokens: P,
+    length,
+    tokenCount,
+  }: { batch: number; pictureTokens: number; length: number; tokenCount: number },
+): Record<'ids' | 'targetRows' | 'targets' | 'targetWeights', ResidentTensor> {
   const M = B * (length - P)
   const ids = new BigInt64Array(B * length) // padding is token 0 and is never looked at: it follows every learned token
-  const places = new BigInt64Array(B * P)
   const targetRows = new BigInt64Array(M)
   const targets = new BigInt64Array(M)
   const targetWeights = new Float32Array(M)
   let target = 0
-  samples.forEach((sample, b) => {
+  for (const { sample, start } of placed) {
     sample.ids.forEach((id, t) => {
-      ids[b * length + t] = BigInt(id)
+      ids[start + t] = BigInt(id)
       if (sample.loss[t] !== 1) return
-      targetRows[target] = BigInt(b * length + t - 1)
+      targetRows[target] = BigInt(start + t - 1)
       targets[target] = BigInt(id)
       targetWeights[target] = 1 / tokenCount
       target++
     })
-    for (let p = 0; p < P; p++) places[b * P + p] = BigInt(b * length + sample.pictureStart + p)
-  })
+  }
   return {
     ids: residentTensor('int64', [B, length], { data: ids }),
-    places: residentTensor('int64', [B * P], { data: places }),
     targetRows: residentTensor('int64', [M], { data: targetRows }),
     targets: residentTensor('int64', [M], { data: targets }),
     targetWeights: residentTensor('float32', [M], { data: targetWeights }),
@@ -115,13 +144,17 @@ export async function preparePixels(
   throw new RangeError(`Cannot train on sample ${sample.id}: its picture became ${side} px, expected ${S}`)
 }
 
-/** Pictures [3, S, S] side by side: [B, 3, S, S]. */
-export function pixelInput(pictures: readonly Float32Array[], { side: S }: { side: number }): ResidentTensor {
-  const pixels = residentTensor('float32', [pictures.length, 3, S, S])
-  pictures.forEach((picture, b) => {
-    pixels.data.set(picture, b * 3 * S * S)
+/** Arrays of one shape side by side, zeros for those that are missing: [count, ...shape]. */
+export function stacked(
+  arrays: readonly (Float32Array | undefined)[],
+  { shape, count = arrays.length }: { shape: readonly number[]; count?: number },
+): ResidentTensor<'float32'> {
+  const stack = residentTensor('float32', [count, ...shape])
+  const size = shape.reduce((product, dim) => product * dim, 1)
+  arrays.forEach((array, index) => {
+    if (array !== undefined) stack.data.set(array, index * size)
   })
-  return pixels
+  return stack
 }
 
 /**
@@ -147,21 +180,23 @@ export function labelInputs(
 
 /**
  * Pictures written in W words: the token ids of W labels and the patches that they are of, [B, W] each, in the order of the patches. Every thing is
- * written; of the patches without one, as many as there is room for, chosen at random but the same each time.
+ * written; of the patches without one, as many as there is room for, chosen at random but the same each time. A missing picture is zeros.
  * @throws RangeError when a picture has more than W things
  */
 export function wordInput(
-  pictures: readonly PatchLabels[],
+  pictures: readonly (PatchLabels | undefined)[],
   { wordIds, count: W, backgrounds }: { wordIds: readonly number[]; count: number; backgrounds: number },
 ): Record<'words' | 'patches', ResidentTensor> {
   const written = pictures.flatMap((picture) => {
+    if (picture === undefined) return Array.from({ length: W }, () => ({ patch: 0, word: 0 }))
     const labels = picture.centers() // [P]
-    return writtenPatches(labels, { count: W, backgrounds }).map((patch) => ({ patch, label: labels[patch] ?? 0 }))
+    const patches = writtenPatches(labels, { count: W, backgrounds })
+    return patches.map((patch) => ({ patch, word: wordIds[labels[patch] ?? 0] ?? 0 }))
   })
   const rows = (values: readonly number[]) =>
     residentTensor('int64', [pictures.length, W], { data: BigInt64Array.from(values, BigInt) })
   return {
-    words: rows(written.map(({ label }) => wordIds[label] ?? 0)),
+    words: rows(written.map(({ word }) => word)),
     patches: rows(written.map(({ patch }) => patch)),
   }
 }

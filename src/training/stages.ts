@@ -1,11 +1,12 @@
 /**
  * The stages as data: which parts learn, from what, and what the picture is to the language model. Parts that are not named are frozen.
  *
- * `feature-alignment` and `instruction-tuning` are the paper's two stages (§4.2). The other two make the parts that the paper takes ready-made:
- * CLIP's encoder and Vicuna.
+ * `feature-alignment` and `instruction-tuning` are the paper's two stages (§4.2). `encoder` and `language-model` make the parts that the paper takes
+ * ready-made: CLIP's encoder and Vicuna. `single-stage` is what the two stages are compared with: everything learns from pixels at once, without an
+ * alignment before.
  */
 
-export type StageName = 'encoder' | 'language-model' | 'feature-alignment' | 'instruction-tuning'
+export type StageName = 'encoder' | 'language-model' | 'feature-alignment' | 'instruction-tuning' | 'single-stage'
 
 /** Parts of a model as weight names begin; `labelHead` and `placeTable` are scaffolding and never leave the run folder. */
 export type Part = 'visionEncoder' | 'projector' | 'languageModel' | 'labelHead' | 'placeTable'
@@ -22,6 +23,11 @@ export const stages: Readonly<Record<StageName, Stage>> = {
   'language-model': { learns: ['languageModel', 'placeTable'], objective: 'answers', pictures: 'words' },
   'feature-alignment': { learns: ['projector'], objective: 'answers', pictures: 'features' },
   'instruction-tuning': { learns: ['projector', 'languageModel'], objective: 'answers', pictures: 'features' },
+  'single-stage': {
+    learns: ['visionEncoder', 'projector', 'languageModel'],
+    objective: 'answers',
+    pictures: 'pixels',
+  },
 }
 
 /** The part that a weight belongs to: the first word of its name. */
