@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -20,6 +20,29 @@ describe('makeReport', () => {
     const { page, summary } = await makeReport(run)
     expect(summary).toBe('10 steps, 0 validations, 0 skipped samples')
     expect(page).toContain('<h1>tiny</h1>')
+  })
+
+  test('puts pictures and pace of the run into the page, and does without those that are gone', async () => {
+    await writeFile(join(run, 'recipe.json'), recipe)
+    const question = (number: number) => ({
+      sample: `s${number}`,
+      question: 'What is it?',
+      reference: 'A cat.',
+      picture: `samples/0${number}.png`,
+    })
+    const asked = { type: 'questions', questions: [question(0), question(1)] }
+    const said = { type: 'answers', step: 0, answers: [{ text: 'A dog.' }, { text: 'A cow.' }], accuracy: {} }
+    await writeFile(join(run, 'log.jsonl'), `${JSON.stringify(asked)}\n${JSON.stringify(said)}\n${line}`)
+    const pace = { step: 10, seconds: 75, picturesPerSecond: 8, tokensPerSecond: 500 }
+    await writeFile(join(run, 'pace.jsonl'), `${JSON.stringify(pace)}\n`)
+    await mkdir(join(run, 'samples'))
+    await writeFile(join(run, 'samples', '00.png'), 'png')
+    const { page } = await makeReport(run)
+    expect(page.match(/<img /g)).toHaveLength(1)
+    expect(page).toContain(Buffer.from('png').toString('base64'))
+    expect(page).toContain('A cow.')
+    expect(page).toContain('1 min 15 s')
+    expect(page).toContain('Pictures per second')
   })
 
   test('says what a folder lacks', async () => {

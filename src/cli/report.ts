@@ -6,7 +6,8 @@ import type { Command } from 'commander'
 import { hasCode, writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { readStrictJson } from '../checkpoint/json.ts'
 import { reportPage } from '../training/report.ts'
-import { parseRunLog } from '../training/run-log.ts'
+import { readPaces } from '../training/run-folder.ts'
+import { parseRunLog, type RunLog } from '../training/run-log.ts'
 import type { CommandContext } from './context.ts'
 import { expectWritableFile, kindOf } from './options.ts'
 import { quoted, writeLine } from './terminal.ts'
@@ -16,14 +17,16 @@ type ReportOptions = { readonly out?: string }
 export function addReportCommand(program: Command, context: CommandContext): void {
   program
     .command('report')
-    .description('write the log of a training run as one HTML page: loss, accuracy per skill, gradients, recipe')
+    .description(
+      'write a training run as one HTML page: loss, accuracy per skill, gradients, pace, answers to samples, recipe',
+    )
     .argument('<run>', 'the folder of a training run, running or ended')
     .option('--out <file>', 'the file to write (default: report.html in that folder)')
     .addHelpText(
       'after',
       `
 Example:
-  $ llava report runs/picturebook-encoder
+  $ llava report runs/picturebook-encoder-a
 
 The page needs no network: it can be sent, kept, or opened on a phone.`,
     )
@@ -52,8 +55,22 @@ export async function makeReport(run: string): Promise<{ page: string; summary: 
   }
   const path = join(run, 'log.jsonl')
   const log = parseRunLog(await readFile(path, 'utf8').catch(absent('log.jsonl')), path)
-  const page = reportPage(await readStrictJson(join(run, 'recipe.json')).catch(absent('recipe.json')), log)
+  const recipe = await readStrictJson(join(run, 'recipe.json')).catch(absent('recipe.json'))
+  const page = reportPage(recipe, log, { paces: await readPaces(run), pictures: await readPictures(run, log) })
   const steps = log.steps.at(-1)?.step ?? 0
   const summary = `${steps} steps, ${log.validations.length} validations, ${log.skipped.length} skipped samples`
   return { page, summary }
+}
+
+/** The pictures of the samples in the log, by their names there; those that are gone are left out. */
+async function readPictures(run: string, { questions }: RunLog): Promise<Map<string, Uint8Array>> {
+  const pictures = new Map<string, Uint8Array>()
+  for (const { picture } of questions) {
+    if (picture === undefined) continue
+    const bytes = await readFile(join(run, picture)).catch((error) => {
+      if (!hasCode(error, 'ENOENT')) throw error
+    })
+    if (bytes !== undefined) pictures.set(picture, bytes)
+  }
+  return pictures
 }

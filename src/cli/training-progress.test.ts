@@ -55,9 +55,26 @@ describe('elsewhere than on a terminal', () => {
   })
 
   test('many skipped samples are told once each only at first', () => {
-    const text = show([start, ...Array.from({ length: 20 }, () => skipped), { ...end, skipped: 20 }], { isTTY: false })
-    expect(text.match(/Skipped sample number 3: Cannot decode it/g)).toHaveLength(3)
-    expect(text).toContain('20 samples skipped')
+    const others = Array.from({ length: 12 }, (_, index) => ({ ...skipped, sample: `number ${index + 10}` }))
+    const text = show([start, skipped, skipped, ...others, { ...end, skipped: 14 }], { isTTY: false })
+    expect(text.match(/Skipped sample number \d+: Cannot decode it/g)).toHaveLength(3)
+    const last = text.slice(text.indexOf('40 steps done')).split('\n')
+    expect(last[0]).toBe('40 steps done in 1 min 05 s, 14 samples skipped (log.jsonl has all)')
+    expect(last[1]).toBe('  skipped number 3 (2 times): Cannot decode it')
+    expect(last[2]).toBe('  skipped number 10: Cannot decode it')
+    expect(last.slice(11)).toEqual(['  and 3 more', ''])
+  })
+
+  test('what the model says by itself is told, by skill or by example, and so are notices', () => {
+    const answers = { type: 'answers', step: 10, answers: [{ text: 'A cat.' }], accuracy: {} } as const
+    const notice = { type: 'notice', text: 'Passed over a checkpoint' } as const
+    const text = show([start, answers, { ...answers, accuracy: { count: 0.5 } }, notice], { isTTY: false })
+    expect(text.split('\n').slice(2)).toEqual([
+      'step 10: answered 1 questions by itself · for example "A cat."',
+      'step 10: answered 1 questions by itself · count 50.0 %',
+      'Passed over a checkpoint',
+      '',
+    ])
   })
 })
 

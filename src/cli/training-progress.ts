@@ -20,8 +20,9 @@ export type TrainingProgress = {
   readonly end: () => void
 }
 
-/** Skipped samples that are told one by one; the rest is only counted. */
+/** Skipped samples that are told as they come; the end lists more. */
 const skipsTold = 3
+const skipsListed = 10
 
 /** Shows a run on `terminal`; `now` gives milliseconds. */
 export function trainingProgress(
@@ -29,7 +30,7 @@ export function trainingProgress(
   { terminal, folder, now = () => performance.now() }: { terminal: Terminal; folder: string; now?: () => number },
 ): TrainingProgress {
   let begun = { step: 0, at: now() }
-  let skipped = 0
+  const skipped = new Map<string, { reason: string; times: number }>()
   let bar = ''
   const line = (text: string) => {
     clearStatus(terminal)
@@ -61,15 +62,24 @@ export function trainingProgress(
         if (!terminal.live) writeLine(terminal, `step ${event.step}: wrote ${event.path}`)
         break
       case 'skipped':
-        skipped++
-        if (skipped <= skipsTold) line(`Skipped sample ${printable(event.sample)}: ${printable(event.reason)}`)
+        skipped.set(event.sample, { reason: event.reason, times: (skipped.get(event.sample)?.times ?? 0) + 1 })
+        if (skipped.size <= skipsTold && skipped.get(event.sample)?.times === 1) {
+          line(`Skipped sample ${printable(event.sample)}: ${printable(event.reason)}`)
+        }
+        break
+      case 'answers':
+        line(describeAnswers(event))
+        break
+      case 'notice':
+        line(printable(event.text))
         break
       case 'end': {
-        const without = event.skipped > 0 ? `, ${event.skipped} samples skipped` : ''
+        const without = event.skipped > 0 ? `, ${event.skipped} samples skipped (log.jsonl has all)` : ''
         bar = ''
         clearStatus(terminal)
         if (event.step < recipe.steps) break // interrupted: the command says how to go on
         line(`${event.step} steps done in ${formatSeconds(event.seconds)}${without}`)
+        for (const text of listSkips(skipped)) line(text)
         break
       }
     }
@@ -106,4 +116,26 @@ function describeWeights({ trained, frozen }: Extract<TrainingEvent, { type: 'st
 function describeValidation({ step, loss, accuracy }: Extract<TrainingEvent, { type: 'validation' }>): string {
   const shares = Object.entries(accuracy).map(([skill, share]) => `${skill} ${(100 * share).toFixed(1)} %`)
   return [`step ${step}: validation loss ${loss.toFixed(4)}`, ...shares].join(' · ')
+}
+
+function describeAnswers({ step, answers, accuracy }: Extract<TrainingEvent, { type: 'answers' }>): string {
+  const shares = Object.entries(accuracy).map(([skill, share]) => `${skill} ${(100 * share).toFixed(1)} %`)
+  const first = answers[0] === undefined ? [] : [`for example "${shortened(printable(answers[0].text))}"`]
+  return [`step ${step}: answered ${answers.length} questions by itself`, ...(shares.length > 0 ? shares : first)].join(
+    ' · ',
+  )
+}
+
+/** A line for each sample that was skipped since the command began, however often; the first few of many. */
+function listSkips(skipped: ReadonlyMap<string, { reason: string; times: number }>): string[] {
+  const lines = Array.from(skipped, ([sample, { reason, times }]) => {
+    const often = times > 1 ? ` (${times} times)` : ''
+    return `  skipped ${printable(sample)}${often}: ${printable(reason)}`
+  })
+  const more = lines.length > skipsListed ? [`  and ${lines.length - skipsListed} more`] : []
+  return [...lines.slice(0, skipsListed), ...more]
+}
+
+function shortened(text: string): string {
+  return text.length > 60 ? `${text.slice(0, 59)}…` : text
 }

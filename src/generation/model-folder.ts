@@ -140,7 +140,8 @@ async function readTemplate(
   return whole ?? findTemplate('vicuna_v1')
 }
 
-function stopRules({
+/** What ends an answer: tokens and texts. */
+export function stopRules({
   config,
   tokenizer,
   template,

@@ -36,7 +36,7 @@ export const skillWeights: Readonly<Record<Skill, number>> = {
 
 /**
  * Several exchanges about one scene, no question asked twice. Fewer than `turns` when the scene gives no more.
- * @param options.skills replaces weights of `skillWeights`; 0 leaves a skill out
+ * @param options.skills replaces `skillWeights`: skills left out are not asked
  */
 export function makeConversation(
   scene: Scene,
@@ -50,7 +50,9 @@ export function makeConversation(
 ): Exchange[] {
   const { seed, turns, split = 'train' } = options
   const random = questionRandom(scene, { seed, purpose: 1 })
-  const weights = new Map(skills.map((skill) => [skill, options.skills?.[skill] ?? skillWeights[skill]]))
+  const weights = new Map(
+    skills.map((skill) => [skill, options.skills ? (options.skills[skill] ?? 0) : skillWeights[skill]]),
+  )
   const asked = new Set<string>()
   const exchanges: Exchange[] = []
   for (let attempt = 0; attempt < 12 * turns && exchanges.length < turns && hasPositive(weights); attempt++) {

@@ -2,6 +2,7 @@
 
 import { assistantTurn, type Turn, userTurn } from '../conversation/turns.ts'
 import type { Sample, SampleSource } from '../instruction-data/sample.ts'
+import { scoreAnswer } from './answers.ts'
 import { type Drawings, loadDrawings } from './drawings.ts'
 import { centerLabels, labelNames, partLabels, settingCount } from './labels.ts'
 import { type Exchange, makeConversation, type Skill } from './questions.ts'
@@ -43,6 +44,10 @@ function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawi
     id: `picturebook-${split}-${number}`,
     turns: toTurns(exchanges),
     skills: exchanges.map((exchange) => exchange.skill),
+    score: (asked, answer) => {
+      const exchange = exchanges[asked]
+      return exchange !== undefined && scoreAnswer(exchange, answer)
+    },
     picture: async () => renderScene(scene, drawings),
     labels: { parts: () => partLabels(scene, { patch, drawings }), centers: () => centerLabels(scene, { patch }) },
   }

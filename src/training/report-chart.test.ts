@@ -112,7 +112,7 @@ test('formatNumber keeps four digits that count', () => {
   expect([0.182073, 12_000, 4.2e-5, 1, Number.NaN].map(formatNumber)).toEqual([
     '0.1821',
     '12000',
-    '0.000042',
+    '4.2e-5',
     '1',
     'not finite',
   ])

@@ -67,7 +67,9 @@ export function escapeHtml(text: string): string {
 /** At most four digits that count: `0.1821`, `12000`, `4.2e-5`. */
 export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return 'not finite'
-  return String(Number.isInteger(value) && Math.abs(value) < 1e9 ? value : Number(value.toPrecision(4)))
+  if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value)
+  const short = Number(value.toPrecision(4))
+  return Math.abs(short) < 1e-3 ? short.toExponential() : String(short)
 }
 
 /** Ticks at 1, 2 or 5 times a power of ten, at most about `count` of them. */
@@ -239,7 +241,7 @@ for (const figure of document.querySelectorAll('figure')) {
   const { end, percent, series } = JSON.parse(figure.querySelector('script').textContent)
   const steps = [...new Set(series.flatMap(({ points }) => points.map(([step]) => step)))].sort((a, b) => a - b)
   const nearest = (list, at, stepOf) => list.reduce((best, one) => Math.abs(stepOf(one) - at) < Math.abs(stepOf(best) - at) ? one : best)
-  const words = (value) => value === null ? 'not finite' : percent ? Number((value * 100).toFixed(1)) + ' %' : String(Number(value.toPrecision(4)))
+  const words = (value) => value === null ? 'not finite' : percent ? Number((value * 100).toFixed(1)) + ' %' : value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(4)).toExponential() : String(Number(value.toPrecision(4)))
   const values = Array.from(figure.querySelectorAll('.legend li'), (item) => item.querySelector('b')), last = values.map((value) => value.textContent)
   let shown
   const show = (step) => {

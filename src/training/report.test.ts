@@ -10,14 +10,36 @@ const log: RunLog = {
     { step: 20, loss: 0.3, accuracy: { count: 0.5, color: 0.75 } },
     { step: 30, loss: 0.4, accuracy: { count: 0.625, color: 1 } },
   ],
+  questions: [
+    { sample: 'a', question: 'Is there a <cat>?', reference: 'Yes.', skill: 'count', picture: 'samples/00.png' },
+    { sample: 'b', question: 'Why?', reference: 'Because.' },
+  ],
+  answers: [
+    { step: 0, answers: [{ text: 'No <i>', right: false }, { text: '' }], accuracy: { count: 0 } },
+    { step: 10, answers: [{ text: 'No <i>', right: false }, { text: 'So.' }], accuracy: { count: 0 } },
+    { step: 20, answers: [{ text: 'Yes.', right: true }, { text: 'So.' }], accuracy: { count: 1 } },
+  ],
   skipped: [{ sample: '<b>.jpg', reason: "isn't there" }],
 }
+const paces = [10, 20, 30].map((step) => ({ step, seconds: step * 130, picturesPerSecond: 8, tokensPerSecond: 500 }))
+const pictures = new Map([['samples/00.png', Uint8Array.of(1, 2, 3)]])
 const titles = (page: string) => Array.from(page.matchAll(/<figcaption><h2>([^<]*)/g), ([, title]) => title)
 
 describe('reportPage', () => {
   test('shows every chart, the best validation loss and the last accuracy of each skill', () => {
-    const page = reportPage(recipe, log)
-    expect(titles(page)).toEqual(['Loss', 'Accuracy per skill', 'Gradient norm', 'Learning rate'])
+    const page = reportPage(recipe, log, { paces, pictures })
+    expect(titles(page)).toEqual([
+      'Loss',
+      'Accuracy per skill, by itself',
+      'Accuracy per skill, word for word',
+      'Gradient norm',
+      'Learning rate',
+      'Pictures per second',
+      'Tokens per second',
+    ])
+    expect(page).toContain('1 of 1<small>at step 20</small>')
+    expect(page).toContain('1 h 5 min')
+    expect(page).toContain('visionEncoder <b>2.5e-4</b>') // the rate itself at the last step, not its factor
     expect(page).toContain('0.3<small>at step 20</small>')
     expect(page).toContain('30<small>of 40</small>')
     expect(page).toContain('color <b>100 %</b>')
@@ -25,8 +47,9 @@ describe('reportPage', () => {
   })
 
   test('refers to nothing outside the page and forbids the browser to load anything', () => {
-    const page = reportPage(recipe, log)
-    expect(page).not.toMatch(/https?:|\bsrc=|<link|@import|url\(/)
+    const page = reportPage(recipe, log, { paces, pictures })
+    expect(page).toContain('src="data:image/png;base64,AQID"')
+    expect(page).not.toMatch(/https?:|\bsrc="(?!data:image\/png)|<link|@import|url\(/)
     expect(page).toContain("default-src 'none'")
   })
 
@@ -41,9 +64,29 @@ describe('reportPage', () => {
     expect(page).toContain('isn&#39;t there')
   })
 
+  test('shows what was said about each sample, newest first, the same answer in a row once', () => {
+    const page = reportPage(recipe, log, { pictures })
+    const items = Array.from(page.matchAll(/<li><span>(.*?)<\/q><\/li>/g), ([, item = '']) =>
+      item.replace(/<[^>]+>/g, ' '),
+    )
+    expect(items.map((item) => item.replace(/ +/g, ' '))).toEqual([
+      '20 ✓ Yes.',
+      '0–10 ✗ No &lt;i&gt;',
+      '10–20 So.',
+      '0 nothing ',
+    ])
+    expect(page).toContain('Is there a &lt;cat&gt;?')
+    expect(page).toContain('no picture')
+    expect(reportPage(recipe, { ...log, questions: [], answers: [] })).not.toContain('class="gallery"')
+  })
+
   test('leaves out charts without values and says so when there are none', () => {
-    expect(titles(reportPage(recipe, { ...log, validations: [] }))).toEqual(['Loss', 'Gradient norm', 'Learning rate'])
-    const page = reportPage(recipe, { steps: [], validations: [], skipped: [] })
+    expect(titles(reportPage(recipe, { ...log, validations: [], answers: [] }))).toEqual([
+      'Loss',
+      'Gradient norm',
+      'Learning rate',
+    ])
+    const page = reportPage(recipe, { steps: [], validations: [], questions: [], answers: [], skipped: [] })
     expect(titles(page)).toEqual([])
     expect(page).toContain('Nothing is logged yet')
     expect(page).not.toContain('NaN')

@@ -10,6 +10,8 @@ import {
   formatNumber,
   type Point,
 } from './report-chart.ts'
+import { gallerySection, galleryStyle } from './report-gallery.ts'
+import type { Pace } from './run-folder.ts'
 import { isGroup, problems, type RunLog } from './run-log.ts'
 
 /** What the page needs of a recipe; the rest goes into its table as it is. */
@@ -26,14 +28,19 @@ const skipsListed = 100
 /**
  * The whole page.
  * @param recipe the content of recipe.json
+ * @param options `paces`: how fast the run went; `pictures`: PNG bytes of the samples that the model was asked about, by their names in the log
  * @throws TypeError when the recipe lacks its name, stage, steps or rates
  */
-export function reportPage(recipe: unknown, log: RunLog): string {
+export function reportPage(
+  recipe: unknown,
+  log: RunLog,
+  { paces = [], pictures = new Map() }: { paces?: readonly Pace[]; pictures?: ReadonlyMap<string, Uint8Array> } = {},
+): string {
   const found = recipeSchema.safeParse(recipe)
   if (!found.success) throw new TypeError(`Cannot use the recipe of the run: ${problems(found.error)}`)
   const { name, stage } = found.data
   const settings = isGroup(recipe) ? recipe : found.data // in the order of the file
-  const figures = chartsOf(found.data, log).map(chartFigure).filter(Boolean)
+  const figures = chartsOf(found.data, log, { paces }).map(chartFigure).filter(Boolean)
   const empty =
     figures.length === 0
       ? '<p class="empty">Nothing is logged yet: the run has not come to its first log line.</p>'
@@ -43,16 +50,17 @@ export function reportPage(recipe: unknown, log: RunLog): string {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
 <title>${escapeHtml(name)}: training report</title>
-<style>${pageStyle}${chartStyle}</style>
+<style>${pageStyle}${chartStyle}${galleryStyle}</style>
 </head>
 <body>
 <header><h1>${escapeHtml(name)}</h1><p>Training report, stage ${escapeHtml(stage)}</p></header>
-<dl class="summary">${summaryOf(found.data, log)
+<dl class="summary">${summaryOf(found.data, log, { paces })
     .map(([what, figure, note]) => `<div><dt>${what}</dt><dd>${figure}<small>${note}</small></dd></div>`)
     .join('')}</dl>
 ${empty}<main>${figures.join('\n')}</main>
+${gallerySection(log, { pictures })}
 ${skippedSection(log.skipped)}
 <section><h2>Recipe</h2><table>${recipeRows(settings)
     .map(([key, text]) => `<tr><th scope="row">${escapeHtml(key)}</th><td>${escapeHtml(text)}</td></tr>`)
@@ -88,15 +96,29 @@ export function recipeRows(group: Readonly<Record<string, unknown>>, prefix = ''
 
 type ReportRecipe = z.infer<typeof recipeSchema>
 
-function chartsOf({ rates, optimizer }: ReportRecipe, { steps, validations }: RunLog): Chart[] {
-  const end = Math.max(0, ...[steps.at(-1)?.step, validations.at(-1)?.step].filter((last) => last !== undefined))
+function chartsOf(
+  { rates, optimizer }: ReportRecipe,
+  { steps, validations, answers }: RunLog,
+  { paces }: { paces: readonly Pace[] },
+): Chart[] {
+  const end = Math.max(
+    0,
+    ...[steps.at(-1)?.step, validations.at(-1)?.step, answers.at(-1)?.step].filter((last) => last !== undefined),
+  )
   const raw = steps.map((one): Point => [one.step, one.loss])
   const validation = validations.map((one): Point => [one.step, one.loss])
   const losses = [...raw, ...validation].map(([, loss]) => loss).filter(Number.isFinite)
   const wide = losses.every((loss) => loss > 0) && lowest(losses) * 10 < highest(losses)
-  const skills = [...new Set(validations.flatMap(({ accuracy }) => Object.keys(accuracy)))].sort()
-  const peaks = Object.entries(rates).map(([part, rate]) => `${rate} for ${part}`)
+  const pace = (title: string, { color, of }: { color: number; of: (one: Pace) => number }): Chart => ({
+    title,
+    caption: 'Between log lines, without the time for validation.',
+    series: [{ name: title.toLowerCase(), points: paces.map((one): Point => [one.step, of(one)]), color }],
+    end,
+    scale: 'linear',
+    range: [0, 1.1 * Math.max(1e-9, ...paces.map(of))],
+  })
   const clip = optimizer?.clip
+  const skills = [...new Set([...validations, ...answers].flatMap(({ accuracy }) => Object.keys(accuracy)))].sort()
   return [
     {
       title: 'Loss',
@@ -112,17 +134,16 @@ function chartsOf({ rates, optimizer }: ReportRecipe, { steps, validations }: Ru
       scale: wide ? 'log' : 'linear',
     },
     {
-      title: 'Accuracy per skill',
-      caption: 'Share of right validation answers. Point at a name to pick out its curve.',
-      series: skills.map((skill) => ({
-        name: skill,
-        points: validations.map((one): Point => [one.step, one.accuracy[skill] ?? Number.NaN]),
-        style: 'dots',
-      })),
+      title: 'Accuracy per skill, by itself',
+      caption: 'Share of questions that the model answers right by itself. Point at a name to pick out its curve.',
+      ...skillCurves(answers, { skills }),
       end,
-      scale: 'linear',
-      range: [0, 1],
-      percent: true,
+    },
+    {
+      title: 'Accuracy per skill, word for word',
+      caption: 'Share of validation answers of which it would say every word, given the right words before.',
+      ...skillCurves(validations, { skills }),
+      end,
     },
     {
       title: 'Gradient norm',
@@ -148,16 +169,44 @@ function chartsOf({ rates, optimizer }: ReportRecipe, { steps, validations }: Ru
     },
     {
       title: 'Learning rate',
-      caption: `Factor on the peak: ${peaks.join(', ')}.`,
-      series: [{ name: 'factor', points: steps.map((one) => [one.step, one.schedule]), color: 7 }],
+      caption: 'Of each part that learns, at the logged steps.',
+      series: [...new Set(Object.values(rates))].map((peak, index) => ({
+        name: partsAt(rates, peak),
+        points: steps.map((one): Point => [one.step, one.schedule * peak]),
+        color: 7 + index,
+      })),
       end,
       scale: 'linear',
-      range: [0, 1],
+      range: [0, Math.max(...Object.values(rates))],
     },
+    pace('Pictures per second', { color: 5, of: (one) => one.picturesPerSecond }),
+    pace('Tokens per second', { color: 4, of: (one) => one.tokensPerSecond }),
   ]
 }
 
-function summaryOf(recipe: ReportRecipe, { steps, validations, skipped }: RunLog): [string, string, string][] {
+/** A curve per skill; a skill has the same colour in both charts. */
+function skillCurves(
+  measured: readonly { readonly step: number; readonly accuracy: Readonly<Record<string, number>> }[],
+  { skills }: { skills: readonly string[] },
+): Pick<Chart, 'series' | 'scale' | 'range' | 'percent'> {
+  const known = new Set(measured.flatMap(({ accuracy }) => Object.keys(accuracy)))
+  const series = skills.flatMap((skill, color) => {
+    const points = measured.map((one): Point => [one.step, one.accuracy[skill] ?? Number.NaN])
+    return known.has(skill) ? [{ name: skill, points, style: 'dots', color } as const] : []
+  })
+  return { series, scale: 'linear', range: [0, 1], percent: true }
+}
+
+function partsAt(rates: Readonly<Record<string, number>>, peak: number): string {
+  const parts = Object.entries(rates).flatMap(([part, rate]) => (rate === peak ? part : []))
+  return parts.join(', ')
+}
+
+function summaryOf(
+  recipe: ReportRecipe,
+  { steps, validations, answers, skipped }: RunLog,
+  { paces }: { paces: readonly Pace[] },
+): [string, string, string][] {
   const last = Math.max(0, steps.at(-1)?.step ?? 0, validations.at(-1)?.step ?? 0)
   const raw = steps.map((one): Point => [one.step, one.loss])
   const training = smooth(raw, { halfLife: halfLifeOf(raw.length) }).at(-1)
@@ -166,6 +215,8 @@ function summaryOf(recipe: ReportRecipe, { steps, validations, skipped }: RunLog
     (low, one) => (low === undefined || one.loss < low.loss ? one : low),
     undefined,
   )
+  const said = answers.at(-1)?.answers.flatMap(({ right }) => right ?? [])
+  const seconds = paces.at(-1)?.seconds
   return [
     ['Step', String(last), `of ${recipe.steps}`],
     ...(training === undefined
@@ -174,6 +225,16 @@ function summaryOf(recipe: ReportRecipe, { steps, validations, skipped }: RunLog
     ...(best === undefined
       ? []
       : [['Best validation loss', formatNumber(best.loss), `at step ${best.step}`] as [string, string, string]]),
+    ...(said === undefined || said.length === 0
+      ? []
+      : [
+          [
+            'Right by itself',
+            `${said.filter(Boolean).length} of ${said.length}`,
+            `at step ${answers.at(-1)?.step}`,
+          ] as [string, string, string],
+        ]),
+    ...(seconds === undefined ? [] : [['Time', formatDuration(seconds), ''] as [string, string, string]]),
     ['Skipped samples', String(skipped.length), ''],
   ]
 }
@@ -186,6 +247,16 @@ function skippedSection(skipped: RunLog['skipped']): string {
   const rest =
     skipped.length > skipsListed ? `<p>The first ${skipsListed} of ${skipped.length}; log.jsonl has all.</p>` : ''
   return `<section><h2>Skipped samples</h2><table>${rows.join('')}</table>${rest}</section>`
+}
+
+function formatDuration(seconds: number): string {
+  const [hours, minutes, rest] = [
+    Math.floor(seconds / 3600),
+    Math.floor((seconds % 3600) / 60),
+    Math.floor(seconds % 60),
+  ]
+  if (hours > 0) return `${hours} h ${minutes} min`
+  return minutes > 0 ? `${minutes} min ${rest} s` : `${rest} s`
 }
 
 /** Points after which the smoothed curve has forgotten half: a sixtieth of the run. */

@@ -11,12 +11,24 @@ describe('parseRunLog', () => {
     expect(parseRunLog(older + check + skip, 'log')).toEqual({
       steps: [{ step: 10, loss: 2.5, gradientNorm: 3, schedule: 0.5 }],
       validations: [{ step: 10, loss: 2.4, accuracy: { count: 0.25 } }],
+      questions: [],
+      answers: [],
       skipped: [{ sample: 'a.jpg', reason: 'no such file' }],
     })
   })
 
+  test('reads what was asked and answered, and no picture from outside of the run', () => {
+    const questions = [{ sample: 's', question: 'q', reference: 'r', skill: 'count', picture: 'samples/00.png' }]
+    const answers = { step: 0, answers: [{ text: 'a', right: true }], accuracy: { count: 1 } }
+    const text = `${JSON.stringify({ type: 'questions', questions })}\n${JSON.stringify({ type: 'answers', ...answers })}\n`
+    expect(parseRunLog(text, 'log')).toMatchObject({ questions, answers: [answers] })
+    expect(() => parseRunLog(text.replace('samples/', '../../etc/'), 'log')).toThrow(
+      'Cannot read line 1 of log: questions.0.picture: expected a file of the run',
+    )
+  })
+
   test('reads an empty log', () => {
-    expect(parseRunLog('', 'log')).toEqual({ steps: [], validations: [], skipped: [] })
+    expect(parseRunLog('', 'log')).toEqual({ steps: [], validations: [], questions: [], answers: [], skipped: [] })
   })
 
   test('ignores a last line cut off anywhere, and takes it when only its newline is missing', () => {

@@ -1,6 +1,7 @@
 /** The log of a training run, read back: one JSON event a line, as run.ts writes them. */
 
 import { z } from 'zod'
+import type { AskedQuestion, GivenAnswer } from './interview.ts'
 
 /** What the log of a run tells, in the order it was told. */
 export type RunLog = {
@@ -14,7 +15,15 @@ export type RunLog = {
   readonly validations: readonly {
     readonly step: number
     readonly loss: number
-    /** Share of right answers per skill, 0 to 1. */
+    /** Share of answers per skill that would be said word for word, given the right words before: 0 to 1. */
+    readonly accuracy: Readonly<Record<string, number>>
+  }[]
+  /** What the model is asked all through the run. */
+  readonly questions: readonly AskedQuestion[]
+  /** What it answers by itself, in the order of the questions, and the share of right ones per skill. */
+  readonly answers: readonly {
+    readonly step: number
+    readonly answers: readonly GivenAnswer[]
     readonly accuracy: Readonly<Record<string, number>>
   }[]
   readonly skipped: readonly { readonly sample: string; readonly reason: string }[]
@@ -28,6 +37,25 @@ const value = z
 const eventSchemas = {
   step: z.object({ step, loss: value, gradientNorm: value, schedule: value }),
   validation: z.object({ step, loss: value, accuracy: z.record(z.string(), value) }),
+  questions: z.object({
+    questions: z.array(
+      z.object({
+        sample: z.string(),
+        question: z.string(),
+        reference: z.string(),
+        skill: z.string().exactOptional(),
+        picture: z
+          .string()
+          .regex(/^samples\/\d+\.png$/, 'expected a file of the run')
+          .exactOptional(),
+      }),
+    ),
+  }),
+  answers: z.object({
+    step,
+    answers: z.array(z.object({ text: z.string(), right: z.boolean().exactOptional() })),
+    accuracy: z.record(z.string(), value),
+  }),
   skipped: z.object({ sample: z.string(), reason: z.string() }),
 }
 
@@ -39,7 +67,9 @@ const eventSchemas = {
 export function parseRunLog(text: string, source: string): RunLog {
   const steps: RunLog['steps'][number][] = []
   const validations: RunLog['validations'][number][] = []
+  const answers: RunLog['answers'][number][] = []
   const skipped: RunLog['skipped'][number][] = []
+  let questions: RunLog['questions'] = []
   const lines = text.split('\n')
   for (const [index, line] of lines.entries()) {
     const where = `Cannot read line ${index + 1} of ${source}`
@@ -49,9 +79,11 @@ export function parseRunLog(text: string, source: string): RunLog {
     const check = <T>(schema: z.ZodType<T>): T => checked(schema, { event, where })
     if (event.type === 'step') steps.push(check(eventSchemas.step))
     else if (event.type === 'validation') validations.push(check(eventSchemas.validation))
+    else if (event.type === 'questions') questions = check(eventSchemas.questions).questions
+    else if (event.type === 'answers') answers.push(check(eventSchemas.answers))
     else if (event.type === 'skipped') skipped.push(check(eventSchemas.skipped))
   }
-  return { steps, validations, skipped }
+  return { steps, validations, questions, answers, skipped }
 }
 
 /** What a schema found wrong, in one line. */

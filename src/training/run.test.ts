@@ -3,6 +3,8 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type TrainingEvent, train } from './run.ts'
+import { readPaces } from './run-folder.ts'
+import { parseRunLog } from './run-log.ts'
 import { tinyRecipe, writeTinyLesson } from './tiny-lesson.fixture.ts'
 
 const program = new URL('run.fixture.ts', import.meta.url).pathname
@@ -103,8 +105,84 @@ describe('train', () => {
     expect(unbroken.progress.skipped).toBe(lines.filter(({ type }) => type === 'skipped').length)
   })
 
-  test('keeps as many checkpoints as asked for, and no scraps', () => {
-    expect(unbroken.names).toEqual(['checkpoint-00000027', 'checkpoint-00000030', 'log.jsonl', 'recipe.json'])
+  test('keeps as many checkpoints as asked for and the best, and no scraps', () => {
+    const kept = ['checkpoint-00000027', 'checkpoint-00000030']
+    expect(unbroken.names).toEqual(['best.json', ...kept, 'log.jsonl', 'pace.jsonl', 'recipe.json'])
+  })
+
+  test('keeps the checkpoint of the validation with the lowest loss, also when later ones are worse', async () => {
+    const folder = join(base, 'best')
+    // It learns that everything is red and is asked about other colours: first it learns how answers are worded, then to be sure of red.
+    const text = await readFile(join(base, 'data.json'), 'utf8')
+    const [file, validation] = [join(base, 'red.json'), join(base, 'colours.json')]
+    const rows = JSON.parse(text).filter(({ image }: { image: string }) => image !== 'missing.png')
+    await writeFile(file, JSON.stringify(rows).replaceAll(/It is \w+\./g, 'It is red.'))
+    await writeFile(validation, JSON.stringify(rows.filter(({ image }: { image: string }) => image !== 'red.png')))
+    const data = { llava: { file, validation, images: join(base, 'pictures') } }
+    const steps = 60
+    const recipe = tinyRecipe(base, { data, steps, keepCheckpoints: 1, validate: { every: 5, batches: 2 } })
+    await train(recipe, { folder, threads: 1 })
+    const { validations } = parseRunLog(await readFile(join(folder, 'log.jsonl'), 'utf8'), 'log')
+    const best = validations.reduce((low, one) => (one.loss < low.loss ? one : low))
+    expect(best.step).toBeLessThan(steps)
+    const { step, value } = JSON.parse(await readFile(join(folder, 'best.json'), 'utf8'))
+    expect({ step, value }).toEqual({ step: best.step, value: best.loss })
+    const names = (await readdir(folder)).filter((name) => name.startsWith('checkpoint-'))
+    const numbers = new Set([best.step, steps].map((one) => `checkpoint-${String(one).padStart(8, '0')}`))
+    expect(new Set(names)).toEqual(numbers)
+    const from = tinyRecipe(base, { start: { languageModel: join(folder, 'best') }, steps: 1, validate: undefined })
+    await train(from, { folder: join(base, 'from best'), threads: 1 })
+  }, 60_000)
+
+  test('goes on from the checkpoint before a damaged one, to the same end', async () => {
+    const folder = join(base, 'damaged')
+    const controller = new AbortController()
+    const stop = (event: TrainingEvent) => event.type === 'checkpoint' && event.step === 9 && controller.abort()
+    await train(tinyRecipe(base), { folder, threads: 1, signal: controller.signal, onEvent: stop })
+    const state = join(folder, 'checkpoint-00000009', 'state.safetensors')
+    const bytes = await readFile(state)
+    await writeFile(state, bytes.subarray(0, bytes.length - 5))
+    const events: TrainingEvent[] = []
+    await train(tinyRecipe(base), { folder, resume: true, threads: 1, onEvent: (event) => events.push(event) })
+    expect(events[0]).toMatchObject({ type: 'notice', text: expect.stringContaining(`${state}: it is damaged`) })
+    expect(events[1]).toMatchObject({ type: 'start', step: 6 })
+    const { names, ...result } = await outcome(folder)
+    expect(result).toEqual((({ names: _, ...rest }) => rest)(unbroken))
+    expect(names.filter((name) => !name.startsWith('damaged-'))).toEqual(unbroken.names)
+  }, 60_000)
+
+  test('refuses a second run in its folder while it trains', async () => {
+    const folder = join(base, 'two at once')
+    let second: Promise<unknown> | undefined
+    await train(tinyRecipe(base, { steps: 6, validate: undefined }), {
+      folder,
+      threads: 1,
+      onEvent: ({ type }) => {
+        if (type === 'start') {
+          const again = train(tinyRecipe(base, { steps: 6, validate: undefined }), { folder, resume: true, threads: 1 })
+          second = again.catch((error: Error) => error.message)
+        }
+      },
+    })
+    // It may come when the first has ended: then there is nothing left to do, and nothing to refuse.
+    const said = await second
+    if (typeof said === 'string') expect(said).toContain(`Cannot train in ${folder}: this process trains in it`)
+    expect((await readdir(folder)).sort()).toEqual([
+      'checkpoint-00000003',
+      'checkpoint-00000006',
+      'log.jsonl',
+      'pace.jsonl',
+      'recipe.json',
+    ])
+  }, 60_000)
+
+  test('writes how fast it went, beside the log', async () => {
+    const paces = await readPaces(join(base, 'unbroken'))
+    expect(paces.map(({ step }) => step)).toEqual([4, 8, 12, 16, 20, 24, 28, 30])
+    for (const [index, { seconds, tokensPerSecond, picturesPerSecond }] of paces.entries()) {
+      expect(seconds).toBeGreaterThan(paces[index - 1]?.seconds ?? 0)
+      expect(tokensPerSecond / picturesPerSecond).toBeCloseTo(40, 9)
+    }
   })
 
   test('tells its rates, and each loss as the mean since the last one', async () => {
