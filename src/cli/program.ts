@@ -1,12 +1,14 @@
 /** The program: its commands, and how it ends. */
 
 import { Command, CommanderError } from 'commander'
+import { addAblateCommand } from './ablate.ts'
 import { addAskCommand } from './ask.ts'
 import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
 import { watchInterruptions } from './interruption.ts'
+import { addMergeCommand } from './merge.ts'
 import { packageVersion } from './package-files.ts'
 import { addPicturebookCommand } from './picturebook.ts'
 import { addReportCommand } from './report.ts'
@@ -58,15 +60,17 @@ Examples:
   $ llava                                          a first look
   $ llava ask photo.jpg 'What is in the picture?'
   $ llava chat photo.jpg
-  $ llava train recipes/picturebook/1-encoder.yaml
+  $ llava train recipes/picturebook/1a-encoder.yaml
   $ llava ask --help                               all about one command`,
     )
   addStartCommand(program, context)
   addAskCommand(program, context)
   addChatCommand(program, context)
   addTrainCommand(program, context)
+  addMergeCommand(program, context)
   addReportCommand(program, context)
   addEvaluateCommand(program, context)
+  addAblateCommand(program, context)
   addPicturebookCommand(program, context)
   addTraceCommand(program, context)
   return program

@@ -25,7 +25,7 @@ type TrainOptions = {
   json?: boolean
 }
 
-const dtypes = ['F32', 'F16', 'BF16'] as const satisfies readonly WeightDtype[]
+export const dtypes = ['F32', 'F16', 'BF16'] as const satisfies readonly WeightDtype[]
 
 /** What a model folder holds besides config.json and the weights. */
 const companionFiles = [
@@ -57,9 +57,10 @@ export function addTrainCommand(program: Command, context: CommandContext): void
       'after',
       `
 Examples:
-  $ llava train recipes/picturebook/1-encoder.yaml
-  $ llava train recipes/picturebook/1-encoder.yaml --resume
+  $ llava train recipes/picturebook/1a-encoder.yaml
+  $ llava train recipes/picturebook/1a-encoder.yaml --resume
   $ llava train recipes/picturebook/4-instruction-tuning.yaml --export my-model --dtype F16
+  $ llava train recipes/lora/picturebook.yaml
 
 Ctrl-C finishes the step, writes a checkpoint and says how to go on.`,
     )
@@ -104,6 +105,7 @@ async function train(path: string, options: TrainOptions, { stdout, stderr, watc
     if (!quiet) writeLine(stderr, `Stopped after step ${step} of ${recipe.steps}. Go on with: ${goOn.join(' ')}`)
     return
   }
+  if (recipe.lora !== undefined && !json && !quiet) writeLine(stdout, `The adapter is in ${join(folder, 'adapter')}`)
   if (exportTo === undefined) return
   await exportModel(exportTo, { recipe, weights, dtype: options.dtype })
   if (json) tell({ type: 'export', path: exportTo } as { type: string })
@@ -111,10 +113,10 @@ async function train(path: string, options: TrainOptions, { stdout, stderr, watc
     writeLine(stdout, `The model is in ${exportTo}. Ask it: llava ask PICTURE QUESTION --model ${quoted(exportTo)}`)
 }
 
-/** The whole model in Hugging Face layout, with the other files of the folder that the recipe describes. */
-async function exportModel(
+/** The whole model in Hugging Face layout, with the other files of the folder that the recipe describes; what LoRA learned is merged into it. */
+export async function exportModel(
   folder: string,
-  { recipe, weights, dtype }: { recipe: Recipe; weights: Weights; dtype: WeightDtype },
+  { recipe, weights, dtype }: { recipe: Pick<Recipe, 'model'>; weights: Weights; dtype: WeightDtype },
 ): Promise<void> {
   const files: Record<string, string> = {}
   for (const name of companionFiles) {
@@ -128,13 +130,13 @@ async function exportModel(
 }
 
 /** Refuses, before hours of training, a folder that the export could not replace or in which it would delete other things. */
-async function expectExportable(folder: string): Promise<void> {
-  await expectWritableFolder('--export', folder)
+export async function expectExportable(folder: string, option = '--export'): Promise<void> {
+  await expectWritableFolder(option, folder)
   const entries = await entriesOf(folder)
   const ours = new Set(['config.json', 'model.safetensors', ...companionFiles])
   const foreign = entries.find((name) => !ours.has(name))
   const found = foreign ?? (entries.length > 0 && !entries.includes('config.json') ? 'no config.json' : undefined)
   if (found !== undefined) {
-    throw new Error(`Cannot use --export ${folder}: found ${found} in it, expected a new folder or an exported model`)
+    throw new Error(`Cannot use ${option} ${folder}: found ${found} in it, expected a new folder or an exported model`)
   }
 }

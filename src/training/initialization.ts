@@ -6,14 +6,14 @@ type Weight = { readonly name: string; readonly shape: readonly number[] }
 type Options = { readonly seed: number; readonly depth: number }
 
 /**
- * Norms start as the identity, biases at 0, everything else normal: with deviation 1/√(3·inputs) in the projector, as the paper's layers begin; see
- * `blockWeight` for the blocks of encoder and language model, `wordWeight` for what is around them.
+ * Norms start as the identity, biases and LoRA's B at 0, everything else normal: with deviation 1/√(3·inputs) in the projector, as the paper's layers
+ * begin, and in LoRA's A; see `blockWeight` for the blocks of encoder and language model, `wordWeight` for what is around them.
  */
 export function initialWeight({ name, shape }: Weight, { seed, depth }: Options): Float32Array {
-  if (name.endsWith('.bias')) return new Float32Array(sizeOf(shape))
+  if (name.endsWith('.bias') || name.endsWith('.lora.B')) return new Float32Array(sizeOf(shape))
   if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return new Float32Array(sizeOf(shape)).fill(1)
   const [, inputs = 1] = shape
-  if (name.startsWith('projector.'))
+  if (name.startsWith('projector.') || name.endsWith('.lora.A'))
     return normalWeight({ name, shape }, { seed, deviation: 1 / Math.sqrt(3 * inputs) })
   if (name.includes('.blocks.')) return blockWeight({ name, shape }, { seed, depth })
   if (name.startsWith('languageModel.')) return wordWeight({ name, shape }, { seed, depth })

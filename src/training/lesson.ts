@@ -4,25 +4,27 @@ import { join } from 'node:path'
 import { readStrictJson } from '../checkpoint/json.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import { loadConfig, loadWeights, type Weights } from '../checkpoint/load.ts'
+import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
 import { readTokenizer } from '../generation/model-folder.ts'
 import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/preprocess.ts'
 import type { SampleSource } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
-import { patchFeatures } from '../model/vision-encoder.ts'
-import { parameters, type WeightSource } from '../model/weights.ts'
-import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
-import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
-import { input, writeOnnx } from '../tensor/index.ts'
+import type { WeightSource } from '../model/weights.ts'
+import type { ResidentTensor } from '../runtime/resident-tensor.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
+import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
-import { answerLoss, type Objective, patchLabelLoss } from './objectives.ts'
+import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
+import { answerLoss, type Objective, packedAnswerLoss, patchLabelLoss } from './objectives.ts'
+import { picturesPerBatch } from './packing.ts'
+import { createPictureEncoder } from './picture-encoder.ts'
 import type { Recipe } from './recipe.ts'
-import { latestCheckpoint, readState } from './run-folder.ts'
+import { findCheckpoint, readState } from './run-checkpoint.ts'
 import { openSource } from './sources.ts'
-import { partOf, type Stage, stages } from './stages.ts'
+import { type Stage, stages } from './stages.ts'
 
 export type Lesson = {
   readonly recipe: Recipe
@@ -34,25 +36,33 @@ export type Lesson = {
   readonly encoding: Encoding | undefined
   /** Tokens that stand for a picture: P, or fewer words. */
   readonly pictureTokens: number
+  /** Pictures that a batch of the graph has room for: one a row, or more when rows are packed. */
+  readonly pictureSlots: number
   /** Token ids of the source's label names: the words of a picture written in words. */
   readonly wordIds: readonly number[]
-  readonly objective: (weights: WeightSource) => Objective
+  /** For batches of the recipe's length, unless told of a shorter one. */
+  readonly objective: (weights: WeightSource, options?: { length?: number }) => Objective
   readonly groupOf: (name: string) => string | undefined
   readonly startingValue: (weight: { name: string; shape: readonly number[] }) => Float32Array
-  /** Pixels [B, 3, S, S] → patch features [B, P, C] by the frozen encoder; the pixels are given up. */
-  readonly encodePictures: (pixels: ResidentTensor) => Promise<ResidentTensor>
+  /** Pixels [3, S, S] of any number of pictures → patch features [P, C] of each, by the frozen encoder. */
+  readonly encodePictures: (pictures: readonly Float32Array[]) => Promise<Float32Array[]>
+  /** Features that were computed before, if the recipe keeps them. */
+  readonly featureCache: FeatureCache | undefined
   readonly validationBatches: () => Promise<readonly Batch[]>
   /** All weights of the model: those of the run, and what it started from for parts that its graph does not hold. */
   readonly wholeModel: (weights: ReadonlyMap<string, ResidentTensor<'float32'>>) => Weights
+  /** What the run learned, apart from what it started from; undefined without LoRA. */
+  readonly adapter: (weights: ReadonlyMap<string, ResidentTensor<'float32'>>) => LoraAdapter | undefined
   readonly dispose: () => Promise<void>
 }
 
 export async function openLesson(recipe: Recipe, { threads }: { threads?: number } = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
+  const layers = adaptedLayers(recipe, config)
   const processor = readImageProcessorConfig(await readStrictJson(join(recipe.model, 'preprocessor_config.json')))
-  const starts = await startingWeights(recipe, config)
-  const source = await openSource(recipe.data, { config, split: 'train' })
+  const starts = await startingWeights(recipe)
+  const source = await openSource(recipe.data, { config, split: 'train', seed: recipe.seed })
   const labelNames = source.labels?.names ?? []
   const pictureTokens = stage.pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
   const tokenizer = stage.objective === 'answers' ? (await readTokenizer(recipe.model)).tokenizer : undefined
@@ -62,6 +72,11 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
     imageToken: config.imageToken,
     pictureTokens,
     length: recipe.length,
+  }
+  if (encoding !== undefined && recipe.length > config.language.context) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: found length ${recipe.length}, expected at most the ${config.language.context} tokens of the model's context`,
+    )
   }
   if (stage.objective === 'patch-labels' && labelNames.length === 0) {
     throw new RangeError(
@@ -85,8 +100,15 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
   }
   const encoder =
     stage.pictures === 'features'
-      ? await createEncoder(config, { startingValue, batch: recipe.batch, ...(threads !== undefined && { threads }) })
+      ? await createPictureEncoder(config, {
+          startingValue,
+          batch: recipe.featureCache === undefined ? recipe.batch : 1, // kept features must not depend on their company
+          ...(threads !== undefined && { threads }),
+        })
       : undefined
+  const pictureSlots = recipe.pack
+    ? picturesPerBatch(recipe.batch, { length: recipe.length, pictureTokens })
+    : recipe.batch
 
   let validation: Promise<readonly Batch[]> | undefined
   const lesson: Lesson = {
@@ -97,24 +119,32 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
     source,
     encoding,
     pictureTokens,
+    pictureSlots,
     wordIds: stage.pictures === 'words' && tokenizer ? wordTokens(labelNames, tokenizer) : [],
-    objective: (weights) =>
-      stage.objective === 'patch-labels'
-        ? patchLabelLoss(config, weights, { batch: recipe.batch, labels: labelNames.length })
-        : answerLoss(config, weights, {
-            batch: recipe.batch,
-            length: recipe.length,
-            form: stage.pictures,
-            pictureTokens,
-          }),
-    groupOf: (name) => (partOf(name) in recipe.rates ? partOf(name) : undefined),
-    startingValue,
-    encodePictures: async (pixels) => {
-      if (encoder === undefined) throw new Error('This stage encodes pictures inside its training step')
-      const { features } = await run(encoder, { pixels }).finally(() => disposeTensor(pixels))
-      if (features === undefined) throw new Error('The vision encoder returned no features')
-      return features
+    objective: (base, { length = recipe.length } = {}) => {
+      const weights = adaptedWeights(base, { lora: recipe.lora, layers })
+      const { batch, checkpointing } = recipe
+      if (stage.objective === 'patch-labels') {
+        return patchLabelLoss(config, weights, { batch, labels: labelNames.length, accumulate: recipe.accumulate, checkpointing })
+      }
+      const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
+      return recipe.pack
+        ? packedAnswerLoss(config, weights, { ...options, pictures: pictureSlots })
+        : answerLoss(config, weights, options)
     },
+    groupOf: (name) => learningPart(name, { rates: recipe.rates, layers }),
+    startingValue,
+    encodePictures: async (pictures) => {
+      if (encoder === undefined) throw new Error('This stage encodes pictures inside its training step')
+      return encoder.encode(pictures)
+    },
+    featureCache:
+      encoder !== undefined && recipe.featureCache !== undefined
+        ? openFeatureCache(recipe.featureCache, {
+            fingerprint: hashOf(new TextEncoder().encode(encoder.fingerprint() + JSON.stringify(processor))),
+            shape: [config.visualTokens, config.vision.width],
+          })
+        : undefined,
     validationBatches: () => {
       validation ??= drawValidation(lesson)
       return validation
@@ -126,10 +156,11 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
           return [name, { shape, data: data?.slice() ?? startingValue({ name, shape }) }]
         }),
       ),
+    adapter: (weights) => learnedAdapter({ recipe, layers }, { trained: weights, model: lesson.wholeModel(weights) }),
     dispose: async () => {
       const drawn = await validation?.catch(() => [])
       drawn?.forEach(disposeBatch)
-      if (encoder !== undefined) await disposeSession(encoder)
+      await encoder?.dispose()
     },
   }
   return lesson
@@ -138,7 +169,7 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
 /** The recipe's validation samples, drawn once: always the same ones, and none of them trained on. */
 async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   const { recipe, config } = lesson
-  const source = await openSource(recipe.data, { config, split: 'iid' })
+  const source = await openSource(recipe.data, { config, split: 'iid', seed: recipe.seed })
   const batches: Batch[] = []
   for (let number = 0; number < (recipe.validate?.batches ?? 0); number++) {
     const position = batches.at(-1)?.position ?? { cursor: 0, skipped: 0 }
@@ -147,33 +178,24 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   return batches
 }
 
-/** Weights of each part from where the recipe says: a run folder (its newest checkpoint) or a model folder. */
-async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map<string, Float32Array>> {
+/** Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder. */
+async function startingWeights(recipe: Recipe): Promise<Map<string, Float32Array>> {
   const result = new Map<string, Float32Array>()
   for (const [part, folder] of Object.entries(recipe.start)) {
-    const checkpoint = await latestCheckpoint(folder)
-    const stored = checkpoint === undefined ? await loadWeights(folder, config) : await readState(checkpoint)
+    const checkpoint = await findCheckpoint(folder)
+    // A model folder of other sizes elsewhere, such as another projector, still has this part.
+    const stored =
+      checkpoint === undefined ? await loadWeights(folder, await loadConfig(folder)) : await readState(checkpoint)
     const own = [...stored].filter(([name]) => name.startsWith(`${part}.`))
     if (own.length === 0) throw new Error(`Cannot start ${part} from ${folder}: it holds no weights of that part`)
+    if (own.some(([name]) => isAdapter(name))) {
+      throw new Error(
+        `Cannot start ${part} from ${folder}: it holds LoRA adapters only, expected the model of that run`,
+      )
+    }
     for (const [name, { data }] of own) result.set(name, data)
   }
   return result
-}
-
-async function createEncoder(
-  config: LlavaConfig,
-  { startingValue, batch, threads }: { startingValue: Lesson['startingValue']; batch: number; threads?: number },
-): Promise<Session> {
-  const S = config.vision.imageSide
-  const features = patchFeatures(config, parameters, input('pixels', 'float32', [batch, 3, S, S]))
-  const graph = writeOnnx({ features }, { parameters: 'initializers', name: 'vision encoder' })
-  const initializers = Object.fromEntries(
-    graph.parameters.map(({ name, shape }) => {
-      const sizes = shape.map(Number)
-      return [name, residentTensor('float32', sizes, { data: startingValue({ name, shape: sizes }) })]
-    }),
-  )
-  return createSession(graph.model, { initializers, ...(threads !== undefined && { threads }) })
 }
 
 function wordTokens(names: readonly string[], tokenizer: Tokenizer): number[] {

@@ -5,7 +5,7 @@
  */
 
 import type { LlavaConfig } from '../model/config.ts'
-import { embedTokens, languageModel, logits } from '../model/language-model.ts'
+import { type Context, embedTokens, languageModel, logits } from '../model/language-model.ts'
 import { mergedSequence, visualTokens } from '../model/llava.ts'
 import { project } from '../model/projector.ts'
 import { patchFeatures } from '../model/vision-encoder.ts'
@@ -13,6 +13,7 @@ import type { WeightSource } from '../model/weights.ts'
 import {
   add,
   causalMask,
+  concat,
   constant,
   crossEntropy,
   gatherRows,
@@ -22,6 +23,7 @@ import {
   rows,
   type Tensor,
 } from '../tensor/index.ts'
+import { blockDiagonalMask } from './packing.ts'
 
 export type Objective = {
   /** Summed over the targets, each with its weight: []. */
@@ -33,22 +35,56 @@ export type Objective = {
 /** How the pictures of a batch enter the graph: as pixels, as cached patch features, or written in words. */
 export type PictureForm = 'pixels' | 'features' | 'words'
 
+export type PatchLabelOptions = {
+  batch: number
+  labels: number
+  /** Batches of one step: their losses add up. */
+  accumulate?: number
+  checkpointing?: boolean
+}
+
 /**
- * Names, for each patch, what it is a part of, and the thing whose middle it holds: the vision encoder's own lesson, for worlds whose truth is known
+ * Names, for each patch, what it is a part of and the thing whose middle it holds, and tells its place: the vision encoder's own lesson, for worlds whose truth is known
  * patch by patch. The head is dropped afterwards. Inputs `pixels` [B, 3, S, S], `targets` [B·P·2] int64, `targetWeights` [B·P·2].
  */
 export function patchLabelLoss(
   config: LlavaConfig,
   weights: WeightSource,
-  { batch, labels }: { batch: number; labels: number },
+  { batch, labels, accumulate = 1, checkpointing = false }: PatchLabelOptions,
 ): Objective {
   const { vision, visualTokens: P } = config
-  const features = patchFeatures(config, weights, pixelInput(config, batch)) // [B, P, C]
+  const features = patchFeatures(config, weights, pixelInput(config, batch), { checkpointing }) // [B, P, C]
   const weight = weights('labelHead.weight', [2 * labels, vision.width])
   const both = linear(rows(features), { weight, bias: weights('labelHead.bias', [2 * labels]) }) // [B·P, 2·labels]
   const M = 2 * batch * P
   const scores = reshape(both, [M, labels])
-  return { loss: crossEntropy(scores, targetInputs(M)), scores }
+  const named = crossEntropy(scores, targetInputs(M))
+  const placed = placeLoss(config, weights, { features: rows(features), weight: placeWeight / (accumulate * batch * P) })
+  return { loss: add(named, placed), scores }
+}
+
+/** How much it weighs to tell where a patch is, beside naming it. */
+const placeWeight = 0.2
+
+/**
+ * Tells each patch's place from its features [B·P, C]. A thing can be named without knowing where it is, and what no lesson asks for is lost on the way
+ * through the blocks; but the language model will be asked where things are.
+ */
+function placeLoss(
+  { vision, visualTokens: P }: LlavaConfig,
+  weights: WeightSource,
+  { features, weight }: { features: Tensor; weight: number },
+): Tensor {
+  const M = Number(features.shape[0])
+  const head = {
+    weight: weights('labelHead.place.weight', [P, vision.width]),
+    bias: weights('labelHead.place.bias', [P]),
+  }
+  const targets = constant('int64', [M], BigInt64Array.from({ length: M }, (_, row) => BigInt(row % P)))
+  return crossEntropy(linear(features, head), {
+    targets,
+    weights: constant('float32', [M], new Float32Array(M).fill(weight)),
+  })
 }
 
 export type AnswerLossOptions = {
@@ -57,6 +93,8 @@ export type AnswerLossOptions = {
   form: PictureForm
   /** Tokens that stand for a picture: P unless told; pictures in words may leave patches out. */
   pictureTokens?: number
+  /** The inner values of each block are computed again in the backward pass instead of being kept. */
+  checkpointing?: boolean
 }
 
 /**
@@ -68,19 +106,52 @@ export type AnswerLossOptions = {
 export function answerLoss(
   config: LlavaConfig,
   weights: WeightSource,
-  { batch, length, form, pictureTokens: P = config.visualTokens }: AnswerLossOptions,
+  { batch, length, form, pictureTokens: P = config.visualTokens, checkpointing = false }: AnswerLossOptions,
 ): Objective {
   const ids = input('ids', 'int64', [batch, length])
   const places = input('places', 'int64', [batch * P])
-  const tokens = pictureTokens(config, weights, { batch, form, count: P })
+  const tokens = pictureTokens(config, weights, { batch, form, count: P, checkpointing })
   const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
   const context = {
     kind: 'whole',
     positions: positionIndex(batch, length),
     mask: constant('float32', [length, length], causalMask(length)),
   } as const
-  const { hidden } = languageModel(config.language, weights, { embeddings, context })
-  const M = batch * (length - P)
+  return scoredAnswers(config, weights, { embeddings, context, count: batch * (length - P), checkpointing })
+}
+
+/**
+ * `answerLoss` over rows that several samples share: the same loss as if each had a row of its own.
+ *
+ * Inputs `ids`, `positions`, `segments` and `sources` [B, L] as `packedInputs` makes them, `pictures` pictures as `form` says, and the targets of
+ * `answerLoss`.
+ */
+export function packedAnswerLoss(
+  config: LlavaConfig,
+  weights: WeightSource,
+  options: AnswerLossOptions & { pictures: number },
+): Objective {
+  const { batch, length, form, pictures, pictureTokens: P = config.visualTokens, checkpointing = false } = options
+  const text = embedTokens(config.language, weights, input('ids', 'int64', [batch, length])) // [B, L, D]
+  const tokens = pictureTokens(config, weights, { batch: pictures, form, count: P, checkpointing }) // [I, P, D]
+  // How many pictures there are changes from batch to batch: a token looks up its embedding, and blank pictures are looked up by none.
+  const embeddings = gatherRows(concat([rows(text), rows(tokens)], 0), input('sources', 'int64', [batch, length]))
+  const context = {
+    kind: 'whole',
+    positions: input('positions', 'int64', [batch, length]),
+    mask: blockDiagonalMask(input('segments', 'float32', [batch, length]), { batch, length }),
+  } as const
+  return scoredAnswers(config, weights, { embeddings, context, count: batch * (length - P), checkpointing })
+}
+
+/** The language model's answer to a merged sequence [B, L, D], at M = `count` targets. */
+function scoredAnswers(
+  config: LlavaConfig,
+  weights: WeightSource,
+  options: { embeddings: Tensor; context: Context; count: number; checkpointing: boolean },
+): Objective {
+  const { count: M, ...sequence } = options
+  const { hidden } = languageModel(config.language, weights, sequence)
   const answering = gatherRows(rows(hidden), input('targetRows', 'int64', [M])) // [M, D]
   const scores = logits(config.language, weights, answering) // [M, V]
   return { loss: crossEntropy(scores, targetInputs(M)), scores }
@@ -90,12 +161,13 @@ export function answerLoss(
 function pictureTokens(
   config: LlavaConfig,
   weights: WeightSource,
-  { batch, form, count }: { batch: number; form: PictureForm; count: number },
+  options: { batch: number; form: PictureForm; count: number; checkpointing: boolean },
 ): Tensor {
+  const { batch, form, count, checkpointing } = options
   const { vision, language, visualTokens: P } = config
   switch (form) {
     case 'pixels':
-      return visualTokens(config, weights, pixelInput(config, batch))
+      return visualTokens(config, weights, pixelInput(config, batch), { checkpointing })
     case 'features':
       return project(config, weights, input('features', 'float32', [batch, P, vision.width]))
     case 'words': {

@@ -3,6 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import { readLlavaRows } from '../instruction-data/llava-json.ts'
 import { adamWDefaults } from './adamw.ts'
 import { stages } from './stages.ts'
 
@@ -31,22 +32,56 @@ const llavaData = z.strictObject({
 
 const recipeSchema = z.strictObject({
   name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, dots and dashes'),
-  stage: z.enum(['encoder', 'language-model', 'feature-alignment', 'instruction-tuning']),
+  stage: z.enum(['encoder', 'language-model', 'feature-alignment', 'instruction-tuning', 'single-stage']),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
-  /** Per part, the folder whose weights it starts from; parts left out start at random. */
+  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model folder; parts left out start at random. */
   start: z.partialRecord(part, z.string()).default({}),
   /** Peak learning rate per part that learns. */
   rates: z.partialRecord(part, z.number().positive()),
-  data: z.union([z.strictObject({ picturebook: picturebookData }), z.strictObject({ llava: llavaData })]),
+  /** Parts with a layer among the targets learn low-rank changes of these layers and nothing else: see lora.ts. */
+  lora: z
+    .strictObject({
+      rank: positive,
+      alpha: z.number().positive(),
+      targets: z
+        .array(z.string().regex(/^[\w*]+(\.[\w*]+)*$/, 'expected names with dots between, or * for any'))
+        .min(1),
+    })
+    .optional(),
+  /** One source, or several that are drawn from in proportion to their weights. */
+  data: z.union([
+    z.strictObject({ picturebook: picturebookData }),
+    z.strictObject({ llava: llavaData }),
+    z
+      .array(
+        z.union([
+          z.strictObject({ weight: z.number().positive(), picturebook: picturebookData }),
+          z.strictObject({ weight: z.number().positive(), llava: llavaData }),
+        ]),
+      )
+      .min(1),
+  ]),
   template: z.string().default('picturebook'),
   /** Words per picture in stage language-model: one for every thing, the rest at random; one per patch unless told. */
   words: positive.optional(),
   /** L: tokens per sample, visual tokens included. */
   length: positive.default(192),
+  /** Shorter lengths, for batches whose samples all fit into one: a graph is compiled for each that occurs. */
+  lengths: z.array(positive).min(1).optional(),
+  /** Samples of a file with and without pictures come in batches of their own, and those of similar length together. */
+  bucket: z.boolean().optional(),
+  /** Several samples share a row of L tokens, without seeing each other. */
+  pack: z.boolean().optional(),
+  /** A folder in which the frozen encoder's features of pictures from files are kept. */
+  featureCache: z.string().optional(),
   batch: positive,
   accumulate: positive.default(1),
-  steps: positive,
+  /** Gradient checkpointing: the inside of each block is computed again in the backward pass. Less memory, more time. */
+  checkpointing: z.boolean().default(false),
+  /** Updates; or `epochs`, passes over a file of LLaVA JSON, which become as many steps as they need. */
+  steps: positive.optional(),
+  epochs: z.number().positive().optional(),
   schedule: z
     .strictObject({
       curve: z.enum(['cosine', 'linear', 'constant']).default('cosine'),
@@ -69,10 +104,21 @@ const recipeSchema = z.strictObject({
   logEvery: positive.default(10),
   checkpointEvery: positive.default(200),
   keepCheckpoints: positive.default(2),
-  validate: z.strictObject({ every: positive, batches: positive }).optional(),
+  validate: z
+    .strictObject({
+      every: positive,
+      batches: positive,
+      /** The model answers the first question of this many validation samples by itself. */
+      generate: positive.optional(),
+    })
+    .optional(),
+  /** By what the best validation is told, whose checkpoint is kept besides the newest: the loss unless told, or the mean accuracy over all skills. */
+  keepBest: z.enum(['loss', 'accuracy', 'none']).optional(),
 })
 
-export type Recipe = z.infer<typeof recipeSchema>
+type RecipeFile = z.infer<typeof recipeSchema>
+
+export type Recipe = Omit<RecipeFile, 'steps' | 'epochs'> & { readonly steps: number }
 
 /** @throws SyntaxError or TypeError that names the file and every wrong field */
 export async function readRecipe(path: string): Promise<Recipe> {
@@ -87,17 +133,27 @@ export async function readRecipe(path: string): Promise<Recipe> {
   } catch (cause) {
     throw new SyntaxError(`Cannot read recipe ${path}: ${cause instanceof Error ? cause.message : cause}`, { cause })
   }
-  return parseRecipe(value, path)
+  const file = countedFile(value)
+  return parseRecipe(value, path, file === undefined ? {} : { samples: (await readLlavaRows(file)).length })
 }
 
-/** Checks a recipe that has been parsed already; `source` names it in errors. */
-export function parseRecipe(value: unknown, source: string): Recipe {
+/** The file whose rows say how many steps a recipe's epochs are. */
+function countedFile(value: unknown): string | undefined {
+  const { success, data: recipe } = recipeSchema.safeParse(value)
+  return success && recipe.epochs !== undefined && 'llava' in recipe.data ? recipe.data.llava.file : undefined
+}
+
+/**
+ * Checks a recipe that has been parsed already; `source` names it in errors. A recipe that counts in epochs needs the number of its samples.
+ * @throws TypeError that names every wrong field, RangeError for fields that do not go together
+ */
+export function parseRecipe(value: unknown, source: string, { samples }: { samples?: number } = {}): Recipe {
   const result = recipeSchema.safeParse(value)
   if (!result.success) {
     const problems = result.error.issues.map(({ path, message }) => `${path.join('.') || 'the file'}: ${message}`)
     throw new TypeError(`Cannot use recipe ${source}: ${problems.join('; ')}`)
   }
-  const recipe = result.data
+  const recipe = withSteps(result.data, { source, samples })
   const { learns } = stages[recipe.stage]
   const foreign = Object.keys(recipe.rates).filter((name) => !learns.some((known) => known === name))
   const silent = learns.filter((name) => recipe.rates[name] === undefined)
@@ -107,10 +163,65 @@ export function parseRecipe(value: unknown, source: string): Recipe {
       `Cannot use recipe ${source}: rates are given for ${found}, expected parts that stage ${recipe.stage} trains (${learns.join(', ')})`,
     )
   }
-  if (recipe.validate !== undefined && 'llava' in recipe.data && recipe.data.llava.validation === undefined) {
+  const files = [recipe.data].flat().flatMap((data) => ('llava' in data ? [data.llava] : []))
+  if (recipe.validate !== undefined && files.some(({ validation }) => validation === undefined)) {
     throw new RangeError(
       `Cannot use recipe ${source}: it validates on LLaVA JSON without data.llava.validation, expected a file that is not trained on`,
     )
   }
+  const { generate = 0, batches = 0 } = recipe.validate ?? {}
+  const { objective, pictures } = stages[recipe.stage]
+  if (generate > 0 && (objective !== 'answers' || pictures === 'words')) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: validate.generate asks the model in stage ${recipe.stage}, expected a stage in which it answers about pictures`,
+    )
+  }
+  if (generate > batches * recipe.batch) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: validate.generate is ${generate}, expected at most the ${batches * recipe.batch} samples that it validates with`,
+    )
+  }
+  if (recipe.keepBest !== undefined && recipe.validate === undefined) {
+    throw new RangeError(`Cannot use recipe ${source}: it has keepBest but does not validate`)
+  }
+  if (recipe.pack && stages[recipe.stage].objective !== 'answers') {
+    throw new RangeError(`Cannot use recipe ${source}: it packs samples in stage ${recipe.stage}, which has no text`)
+  }
+  if (recipe.bucket && (recipe.pack || !('llava' in recipe.data))) {
+    const found = recipe.pack ? 'packed ones' : 'endless or mixed data'
+    throw new RangeError(`Cannot use recipe ${source}: it puts samples into buckets, found ${found}, expected one file`)
+  }
+  if (recipe.lengths !== undefined && (recipe.pack || recipe.lengths.some((length) => length >= recipe.length))) {
+    const found = recipe.pack ? 'with pack' : `up to ${Math.max(...recipe.lengths)}`
+    throw new RangeError(
+      `Cannot use recipe ${source}: found lengths ${found}, expected only some below length (${recipe.length}), without pack`,
+    )
+  }
+  if (recipe.featureCache !== undefined && (stages[recipe.stage].pictures !== 'features' || files.length === 0)) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: it has a featureCache, expected a stage with a frozen encoder and pictures from files`,
+    )
+  }
   return recipe
+}
+
+/** The recipe with its epochs as steps: each takes batch · accumulate samples, the last one of the run perhaps some of the next pass. */
+function withSteps(
+  { epochs, ...recipe }: RecipeFile,
+  { source, samples }: { source: string; samples: number | undefined },
+): Recipe {
+  const { steps, batch, accumulate } = recipe
+  if ((steps === undefined) === (epochs === undefined)) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: found ${steps === undefined ? 'neither' : 'both'} of steps and epochs, expected one`,
+    )
+  }
+  if (steps !== undefined) return { ...recipe, steps }
+  if (!('llava' in recipe.data) || recipe.pack) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: epochs of ${recipe.pack ? 'packed samples' : 'this data'} cannot be counted, expected steps`,
+    )
+  }
+  if (samples === undefined) throw new RangeError(`Cannot use recipe ${source}: the number of samples is not known`)
+  return { ...recipe, steps: Math.ceil(((epochs ?? 0) * samples) / (batch * accumulate)) }
 }

@@ -13,13 +13,23 @@ export type TrainingStep = {
   readonly weights: ReadonlyMap<string, ResidentTensor<'float32'>>
   /** Moments of the optimizer by the names in `stateNames`. */
   readonly moments: ReadonlyMap<string, ResidentTensor<'float32'>>
-  readonly sessions: { gradient: Session; update: Session; accumulate: Session; score: Session }
+  readonly sessions: Graphs & { update: Session; accumulate: Session }
+  /** Graphs for batches of a shorter length, over the same weights: compiled when the first such batch comes. */
+  readonly shorter: {
+    readonly lengths: readonly number[]
+    readonly compile: (length: number) => Promise<Graphs>
+    readonly compiled: Map<number, Promise<Graphs>>
+  }
   readonly gradients: ReadonlyMap<string, ResidentTensor<'float32'>>
   readonly options: AdamWOptions
 }
 
+type Graphs = { readonly gradient: Session; readonly score: Session }
+
 export type TrainingStepOptions = {
-  objective: (weights: WeightSource) => Objective
+  objective: (weights: WeightSource, options?: { length?: number }) => Objective
+  /** Lengths besides the objective's own that batches may have. */
+  lengths?: readonly number[] | undefined
   /** The learning-rate group of a weight, or undefined when it is frozen. */
   groupOf: (name: string) => string | undefined
   /** Called once per weight for its starting value. */
@@ -36,7 +46,7 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
     found.set(name, known)
     return known
   }
-  const { loss, scores } = options.objective(source)
+  const objective = options.objective(source)
   const all = [...found].map(([name, { shape }]) => ({ name, shape: shape as readonly number[] }))
   const trained = all.flatMap(({ name, shape }) => {
     const group = options.groupOf(name)
@@ -45,11 +55,6 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
   if (trained.length === 0) throw new RangeError('Cannot train: every weight of this stage is frozen')
 
   const variables = trained.map(({ name, shape }) => source(name, shape))
-  const gradients = gradient(loss, variables)
-  const outputs = trained.flatMap(({ name }, index) => {
-    const g = gradients[index]
-    return g === undefined ? [] : [[stateNames.gradient(name), g] as const]
-  })
   const weights = new Map(
     all.map((weight) => [
       weight.name,
@@ -69,19 +74,43 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
     const initializers = Object.fromEntries(frozen.map((weight) => [weight.name, tensorOf(weights, weight.name)]))
     return createSession(graph.model, { ...threads, initializers })
   }
+  const compileGraphs = async ({ loss, scores }: Objective): Promise<Graphs> => {
+    const gradients = gradient(loss, variables)
+    const outputs = trained.flatMap(({ name }, index) => {
+      const g = gradients[index]
+      return g === undefined ? [] : [[stateNames.gradient(name), g] as const]
+    })
+    return {
+      gradient: await compile({ loss, ...Object.fromEntries(outputs) }, 'training step'),
+      score: await compile({ loss, scores }, 'score'),
+    }
+  }
   return {
     trained,
     weights,
     moments: new Map([...state(stateNames.first), ...state(stateNames.second)]),
     gradients: new Map(state(stateNames.gradient)),
     sessions: {
-      gradient: await compile({ loss, ...Object.fromEntries(outputs) }, 'training step'),
-      score: await compile({ loss, scores }, 'score'),
+      ...(await compileGraphs(objective)),
       update: await createSession(adamWGraph(trained, options.optimizer), threads),
       accumulate: await createSession(accumulationGraph(trained), threads),
     },
+    shorter: {
+      lengths: options.lengths ?? [],
+      compile: (length) => compileGraphs(options.objective(source, { length })),
+      compiled: new Map(),
+    },
     options: options.optimizer,
   }
+}
+
+/** The graphs that are compiled for the length of a batch, [B, L] of its `ids`. */
+function graphsFor({ sessions, shorter }: TrainingStep, batch: Inputs): Graphs | Promise<Graphs> {
+  const length = batch.ids?.shape[1]
+  if (length === undefined || !shorter.lengths.includes(length)) return sessions
+  const graphs = shorter.compiled.get(length) ?? shorter.compile(length)
+  shorter.compiled.set(length, graphs)
+  return graphs
 }
 
 /**
@@ -103,14 +132,15 @@ export async function trainOnce(
 
 /** Forward and backward: leaves the gradients of all batches together in `step.gradients` and returns their loss. */
 export async function computeGradients(step: TrainingStep, batches: readonly Inputs[]): Promise<number> {
-  const { gradients, sessions } = step
+  const { gradients } = step
   let loss = 0
   for (const [index, batch] of batches.entries()) {
     const inputs = { ...trainedWeights(step), ...batch }
     const first = index === 0
+    const graphs = await graphsFor(step, batch)
     const results = first
-      ? await run(sessions.gradient, inputs, { outputs: Object.fromEntries(gradients), fetch: ['loss'] })
-      : await run(sessions.gradient, inputs)
+      ? await run(graphs.gradient, inputs, { outputs: Object.fromEntries(gradients), fetch: ['loss'] })
+      : await run(graphs.gradient, inputs)
     loss += Number(tensorOf(results, 'loss').data[0])
     if (first) disposeTensor(tensorOf(results, 'loss'))
     else {
@@ -154,7 +184,7 @@ export type Inputs = Readonly<Record<string, ResidentTensor>>
 
 /** Loss and scores of a batch without learning from it; the caller disposes the scores. */
 export async function scoreOnce(step: TrainingStep, batch: Inputs): Promise<{ loss: number; scores: ResidentTensor }> {
-  const { score } = step.sessions
+  const { score } = await graphsFor(step, batch)
   const results = await run(score, usedBy(score, { ...trainedWeights(step), ...batch }))
   const loss = tensorOf(results, 'loss')
   disposeTensor(loss)
@@ -162,7 +192,9 @@ export async function scoreOnce(step: TrainingStep, batch: Inputs): Promise<{ lo
 }
 
 export async function disposeTrainingStep(step: TrainingStep): Promise<void> {
-  await Promise.all(Object.values(step.sessions).map(disposeSession))
+  const shorter = await Promise.allSettled(step.shorter.compiled.values())
+  const compiled = shorter.flatMap((result) => (result.status === 'fulfilled' ? Object.values(result.value) : []))
+  await Promise.all([...Object.values(step.sessions), ...compiled].map(disposeSession))
   for (const tensors of [step.weights, step.moments, step.gradients]) [...tensors.values()].forEach(disposeTensor)
 }
 
