@@ -11,7 +11,7 @@ import { loadDrawings, makeScene, renderScene, type Style } from '../src/picture
 
 const styles: readonly Style[] = ['noto', 'noto-v1', 'fluent']
 const pictures = {
-  'picturebook.png': Number(process.argv[2] ?? 2335),
+  'picturebook.png': Number(process.argv[2] ?? 6795),
   'picturebook-2.png': Number(process.argv[3] ?? 548),
 }
 

@@ -10,6 +10,7 @@ import {
   preparePixels,
   stacked,
   wordInput,
+  wordTargets,
 } from './batches.ts'
 import type { Lesson } from './lesson.ts'
 import { drawOrder } from './order.ts'
@@ -65,13 +66,7 @@ export async function makeBatch(
   const inputs: Inputs[] = []
   for (let part = 0; part < parts; part++) {
     const own = rows.slice(part * recipe.batch, (part + 1) * recipe.batch)
-    const targets = encoded
-      ? textTargets(lesson, own, { tokenCount })
-      : labelInputs(own.flat().map(labelsOf), {
-          backgrounds: source.labels?.backgrounds ?? 0,
-          backgroundWeight: recipe.backgroundWeight,
-          share: 1 / parts,
-        })
+    const targets = encoded ? textTargets(lesson, own, { tokenCount }) : patchTargets(lesson, own, { parts })
     inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
   }
   return {
@@ -80,12 +75,26 @@ export async function makeBatch(
     encoded,
     pictures: drawn.filter(({ picture }) => picture !== undefined).length,
     tokens:
-      stage.objective === 'patch-labels'
-        ? count * config.visualTokens
-        : inputs.reduce((sum, { ids }) => sum + (ids?.data.length ?? 0), 0),
+      stage.objective === 'answers'
+        ? inputs.reduce((sum, { ids }) => sum + (ids?.data.length ?? 0), 0)
+        : count * config.visualTokens,
     position: { cursor, skipped: position.skipped + skips.length },
     skips,
   }
+}
+
+/** What the patches of a batch's pictures are to be named, for lessons without text. */
+function patchTargets(
+  { recipe, stage, source, wordIds }: Lesson,
+  rows: readonly (readonly Drawn[])[],
+  { parts }: { parts: number },
+): Inputs {
+  const { backgroundWeight } = recipe
+  const options = { backgrounds: source.labels?.backgrounds ?? 0, backgroundWeight, share: 1 / parts }
+  const labels = rows.flat().map(labelsOf)
+  return stage.objective === 'picture-words'
+    ? wordTargets(labels, { ...options, wordIds })
+    : labelInputs(labels, options)
 }
 
 /** Frees the inputs of a batch. Safe to repeat. */
@@ -152,7 +161,7 @@ async function preparePicture(
   const { stage, featureCache } = lesson
   if (encoded !== undefined && encoded.pictureStart === undefined) return undefined
   const { id, labels } = sample
-  const labelled = stage.objective === 'patch-labels' || stage.pictures === 'words'
+  const labelled = stage.objective !== 'answers' || stage.pictures === 'words'
   if (labelled && labels === undefined) throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
   if (stage.pictures === 'words') return { ...(labels && { labels }) }
   const key = featureCache && (await sample.pictureKey?.())

@@ -157,25 +157,51 @@ export function stacked(
   return stack
 }
 
-/**
- * Inputs of `patchLabelLoss` apart from the pixels. The weights, 1 for a patch with a thing and `backgroundWeight` for one without, are scaled so
- * that they sum to `share`.
- */
+export type PatchWeighing = {
+  /** Labels below this number name no thing. */
+  backgrounds: number
+  /** The weight of a patch without a thing, where one with a thing has 1. */
+  backgroundWeight: number
+  /** What all weights sum to. */
+  share: number
+}
+
+/** Inputs of `patchLabelLoss` apart from the pixels. */
 export function labelInputs(
   pictures: readonly PatchLabels[],
-  { backgrounds, backgroundWeight, share }: { backgrounds: number; backgroundWeight: number; share: number },
-): Record<string, ResidentTensor> {
+  weighing: PatchWeighing,
+): Record<'targets' | 'targetWeights', ResidentTensor> {
   const labels = pictures.flatMap(({ parts, centers }) => {
     const middle = centers()
     return Array.from(parts(), (part, p) => [part, middle[p] ?? 0]).flat() // [P·2]
   })
+  return {
+    targets: residentTensor('int64', [labels.length], { data: BigInt64Array.from(labels, BigInt) }),
+    targetWeights: patchWeights(labels, weighing),
+  }
+}
+
+/** Inputs of `pictureWordLoss` apart from the features: the word of each patch, as the language model reads pictures in words. */
+export function wordTargets(
+  pictures: readonly PatchLabels[],
+  { wordIds, ...weighing }: PatchWeighing & { wordIds: readonly number[] },
+): Record<'words' | 'targetWeights', ResidentTensor> {
+  const labels = pictures.flatMap(({ centers }) => [...centers()]) // [B·P]
+  const words = BigInt64Array.from(labels, (label) => BigInt(wordIds[label] ?? 0))
+  return {
+    words: residentTensor('int64', [pictures.length, labels.length / pictures.length], { data: words }),
+    targetWeights: patchWeights(labels, weighing),
+  }
+}
+
+function patchWeights(
+  labels: readonly number[],
+  { backgrounds, backgroundWeight, share }: PatchWeighing,
+): ResidentTensor<'float32'> {
   const weights = labels.map((label) => (label < backgrounds ? backgroundWeight : 1))
   const total = weights.reduce((sum, weight) => sum + weight, 0)
   const scaled = weights.map((weight) => (total === 0 ? 0 : (weight * share) / total))
-  return {
-    targets: residentTensor('int64', [labels.length], { data: BigInt64Array.from(labels, BigInt) }),
-    targetWeights: residentTensor('float32', [labels.length], { data: Float32Array.from(scaled) }),
-  }
+  return residentTensor('float32', [labels.length], { data: Float32Array.from(scaled) })
 }
 
 /**

@@ -21,11 +21,21 @@ export function initialWeight({ name, shape }: Weight, { seed, depth }: Options)
   return normalWeight({ name, shape }, { seed, deviation: 0.02 })
 }
 
-/** Places in a picture, half of what a word is: one part of their own, and one that all share, which says that a word was seen and not asked for. */
-function placeWeight({ name, shape }: Weight, { seed }: Options): Float32Array {
-  const [, width = 1] = shape
-  const every = normalWeight({ name: 'every place', shape: [width] }, { seed, deviation: 0.5 })
-  return normalWeight({ name, shape }, { seed, deviation: 0.5 }).map((own, i) => own + (every[i % width] ?? 0))
+/**
+ * Places in a picture, row by row. Each is the sum of a vector that all places share, which says that a word was seen and not asked for, one for its
+ * row and one for its column: few directions, so that a projector can learn to write them.
+ */
+function placeWeight({ shape }: Weight, { seed }: Options): Float32Array {
+  const [places = 1, width = 1] = shape
+  const columns = Math.ceil(Math.sqrt(places))
+  const vector = (name: string) => normalWeight({ name, shape: [width] }, { seed, deviation: 0.5 })
+  const every = vector('every place')
+  return Float32Array.from(
+    Array.from({ length: places }, (_, place) => {
+      const [row, column] = [vector(`row ${Math.floor(place / columns)}`), vector(`column ${place % columns}`)]
+      return [...every.map((value, i) => value + (row[i] ?? 0) + (column[i] ?? 0))]
+    }).flat(),
+  )
 }
 
 /** How much of query and key is the same numbers, and how much of a value its output takes back, in an encoder that looks around. */

@@ -18,7 +18,7 @@ import type { Encoding } from './batches.ts'
 import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
 import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
-import { answerLoss, type Objective, packedAnswerLoss, patchLabelLoss } from './objectives.ts'
+import { answerLoss, type Objective, packedAnswerLoss, patchLabelLoss, pictureWordLoss } from './objectives.ts'
 import { picturesPerBatch } from './packing.ts'
 import { createPictureEncoder } from './picture-encoder.ts'
 import type { Recipe } from './recipe.ts'
@@ -65,20 +65,23 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
   const source = await openSource(recipe.data, { config, split: 'train', seed: recipe.seed })
   const labelNames = source.labels?.names ?? []
   const pictureTokens = stage.pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
-  const tokenizer = stage.objective === 'answers' ? (await readTokenizer(recipe.model)).tokenizer : undefined
-  const encoding = tokenizer && {
-    tokenizer,
-    template: findTemplate(recipe.template),
-    imageToken: config.imageToken,
-    pictureTokens,
-    length: recipe.length,
-  }
+  const tokenizer = stage.objective === 'patch-labels' ? undefined : (await readTokenizer(recipe.model)).tokenizer
+  const encoding =
+    stage.objective === 'answers' && tokenizer !== undefined
+      ? {
+          tokenizer,
+          template: findTemplate(recipe.template),
+          imageToken: config.imageToken,
+          pictureTokens,
+          length: recipe.length,
+        }
+      : undefined
   if (encoding !== undefined && recipe.length > config.language.context) {
     throw new RangeError(
       `Cannot train ${recipe.name}: found length ${recipe.length}, expected at most the ${config.language.context} tokens of the model's context`,
     )
   }
-  if (stage.objective === 'patch-labels' && labelNames.length === 0) {
+  if (stage.objective !== 'answers' && labelNames.length === 0) {
     throw new RangeError(
       `Cannot train ${recipe.name}: stage ${recipe.stage} needs labelled patches, which its data does not have`,
     )
@@ -120,12 +123,20 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
     encoding,
     pictureTokens,
     pictureSlots,
-    wordIds: stage.pictures === 'words' && tokenizer ? wordTokens(labelNames, tokenizer) : [],
+    wordIds:
+      tokenizer && (stage.pictures === 'words' || stage.objective === 'picture-words')
+        ? wordTokens(labelNames, tokenizer)
+        : [],
     objective: (base, { length = recipe.length } = {}) => {
       const weights = adaptedWeights(base, { lora: recipe.lora, layers })
       const { batch, checkpointing } = recipe
+      if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
       if (stage.objective === 'patch-labels') {
-        return patchLabelLoss(config, weights, { batch, labels: labelNames.length, accumulate: recipe.accumulate, checkpointing })
+        return patchLabelLoss(config, weights, {
+          batch,
+          labels: labelNames.length,
+          checkpointing,
+        })
       }
       const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
       return recipe.pack

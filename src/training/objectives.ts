@@ -19,8 +19,13 @@ import {
   gatherRows,
   input,
   linear,
+  mul,
   reshape,
   rows,
+  scaleBy,
+  square,
+  sub,
+  sum,
   type Tensor,
 } from '../tensor/index.ts'
 import { blockDiagonalMask } from './packing.ts'
@@ -38,8 +43,6 @@ export type PictureForm = 'pixels' | 'features' | 'words'
 export type PatchLabelOptions = {
   batch: number
   labels: number
-  /** Batches of one step: their losses add up. */
-  accumulate?: number
   checkpointing?: boolean
 }
 
@@ -50,7 +53,7 @@ export type PatchLabelOptions = {
 export function patchLabelLoss(
   config: LlavaConfig,
   weights: WeightSource,
-  { batch, labels, accumulate = 1, checkpointing = false }: PatchLabelOptions,
+  { batch, labels, checkpointing = false }: PatchLabelOptions,
 ): Objective {
   const { vision, visualTokens: P } = config
   const features = patchFeatures(config, weights, pixelInput(config, batch), { checkpointing }) // [B, P, C]
@@ -58,33 +61,49 @@ export function patchLabelLoss(
   const both = linear(rows(features), { weight, bias: weights('labelHead.bias', [2 * labels]) }) // [B·P, 2·labels]
   const M = 2 * batch * P
   const scores = reshape(both, [M, labels])
-  const named = crossEntropy(scores, targetInputs(M))
-  const placed = placeLoss(config, weights, { features: rows(features), weight: placeWeight / (accumulate * batch * P) })
+  const targets = targetInputs(M)
+  const named = crossEntropy(scores, targets)
+  const patchWeights = sum(reshape(targets.weights, [batch * P, 2]), { axes: [1] }) // [B·P]
+  const placed = placeLoss(config, weights, { features: rows(features), patchWeights })
   return { loss: add(named, placed), scores }
 }
 
-/** How much it weighs to tell where a patch is, beside naming it. */
-const placeWeight = 0.2
-
 /**
  * Tells each patch's place from its features [B·P, C]. A thing can be named without knowing where it is, and what no lesson asks for is lost on the way
- * through the blocks; but the language model will be asked where things are.
+ * through the blocks; but the language model will be asked where things are. Patches weigh as much as in the other task: averaged over all alike, the
+ * loss is content with the background.
  */
 function placeLoss(
   { vision, visualTokens: P }: LlavaConfig,
   weights: WeightSource,
-  { features, weight }: { features: Tensor; weight: number },
+  { features, patchWeights }: { features: Tensor; patchWeights: Tensor },
 ): Tensor {
   const M = Number(features.shape[0])
   const head = {
     weight: weights('labelHead.place.weight', [P, vision.width]),
     bias: weights('labelHead.place.bias', [P]),
   }
-  const targets = constant('int64', [M], BigInt64Array.from({ length: M }, (_, row) => BigInt(row % P)))
-  return crossEntropy(linear(features, head), {
-    targets,
-    weights: constant('float32', [M], new Float32Array(M).fill(weight)),
-  })
+  const targets = constant(
+    'int64',
+    [M],
+    BigInt64Array.from({ length: M }, (_, row) => BigInt(row % P)),
+  )
+  return crossEntropy(linear(features, head), { targets, weights: patchWeights })
+}
+
+/**
+ * How far visual tokens are from the picture written in words: for each patch, the word of the thing whose middle it holds, or of the setting, and its
+ * place, as the language model reads them in its own lesson. The mean over D of the squared distance, summed over patches with their weights.
+ * Inputs `features` [B, P, C], `words` [B, P] int64, `targetWeights` [B·P].
+ */
+export function pictureWordLoss(config: LlavaConfig, weights: WeightSource, { batch }: { batch: number }): Objective {
+  const { vision, language, visualTokens: P } = config
+  const tokens = project(config, weights, input('features', 'float32', [batch, P, vision.width])) // [B, P, D]
+  const words = embedTokens(language, weights, input('words', 'int64', [batch, P])) // [B, P, D]
+  const written = add(words, weights('placeTable.weight', [P, language.width]))
+  const away = sum(square(sub(rows(tokens), rows(written))), { axes: [1] }) // [B·P]
+  const loss = sum(mul(away, input('targetWeights', 'float32', [batch * P])))
+  return { loss: scaleBy(loss, 1 / language.width), scores: rows(tokens) }
 }
 
 export type AnswerLossOptions = {

@@ -32,7 +32,14 @@ const llavaData = z.strictObject({
 
 const recipeSchema = z.strictObject({
   name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, dots and dashes'),
-  stage: z.enum(['encoder', 'language-model', 'feature-alignment', 'instruction-tuning', 'single-stage']),
+  stage: z.enum([
+    'encoder',
+    'language-model',
+    'word-alignment',
+    'feature-alignment',
+    'instruction-tuning',
+    'single-stage',
+  ]),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
   /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model folder; parts left out start at random. */

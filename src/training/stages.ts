@@ -2,18 +2,25 @@
  * The stages as data: which parts learn, from what, and what the picture is to the language model. Parts that are not named are frozen.
  *
  * `feature-alignment` and `instruction-tuning` are the paper's two stages (§4.2). `encoder` and `language-model` make the parts that the paper takes
- * ready-made: CLIP's encoder and Vicuna. `single-stage` is what the two stages are compared with: everything learns from pixels at once, without an
+ * ready-made: CLIP's encoder and Vicuna. `word-alignment` prepares feature alignment where the truth is known patch by patch: the projector learns to
+ * write pictures in the words in which `language-model` read them. `single-stage` is what the two stages are compared with: everything learns from pixels at once, without an
  * alignment before.
  */
 
-export type StageName = 'encoder' | 'language-model' | 'feature-alignment' | 'instruction-tuning' | 'single-stage'
+export type StageName =
+  | 'encoder'
+  | 'language-model'
+  | 'word-alignment'
+  | 'feature-alignment'
+  | 'instruction-tuning'
+  | 'single-stage'
 
 /** Parts of a model as weight names begin; `labelHead` and `placeTable` are scaffolding and never leave the run folder. */
 export type Part = 'visionEncoder' | 'projector' | 'languageModel' | 'labelHead' | 'placeTable'
 
 export type Stage = {
   readonly learns: readonly Part[]
-  readonly objective: 'patch-labels' | 'answers'
+  readonly objective: 'patch-labels' | 'picture-words' | 'answers'
   /** `features`: pictures pass the frozen encoder outside of the training graph. */
   readonly pictures: 'pixels' | 'features' | 'words'
 }
@@ -21,6 +28,7 @@ export type Stage = {
 export const stages: Readonly<Record<StageName, Stage>> = {
   encoder: { learns: ['visionEncoder', 'labelHead'], objective: 'patch-labels', pictures: 'pixels' },
   'language-model': { learns: ['languageModel', 'placeTable'], objective: 'answers', pictures: 'words' },
+  'word-alignment': { learns: ['projector'], objective: 'picture-words', pictures: 'features' },
   'feature-alignment': { learns: ['projector'], objective: 'answers', pictures: 'features' },
   'instruction-tuning': { learns: ['projector', 'languageModel'], objective: 'answers', pictures: 'features' },
   'single-stage': {
