@@ -116,11 +116,19 @@ describe('recipes/ablations/picturebook.yaml', () => {
     ])
   })
 
-  test('spells out the weight of every skill: what is left out would be asked', async () => {
+  test('asks in each variant the kinds of questions that its name says', async () => {
     const runs = await planRuns(await readAblations('recipes/ablations/picturebook.yaml'), { out: 'out', seeds: [1] })
-    for (const { recipe } of runs.flatMap(({ stages }) => stages)) {
-      const weights = 'picturebook' in recipe.data ? recipe.data.picturebook.skills : undefined
-      expect(Object.keys(weights ?? {}).sort()).toEqual([...skills].sort())
+    const askedIn = (variant: string) => {
+      const data = runs.find((run) => run.variant.name === variant)?.stages.at(-1)?.recipe.data
+      const weights = data !== undefined && 'picturebook' in data ? (data.picturebook.skills ?? {}) : {}
+      return skills.filter((skill) => (weights[skill] ?? 0) > 0)
     }
+    const detail = ['listing', 'caption', 'detailed-description']
+    const conversation = skills.filter((skill) => ![...detail, 'reasoning'].includes(skill))
+    expect(askedIn('all-data')).toEqual(skills)
+    expect(askedIn('conversation')).toEqual(conversation)
+    expect(askedIn('conversation-and-detail')).toEqual(skills.filter((skill) => skill !== 'reasoning'))
+    expect(askedIn('conversation-and-reasoning')).toEqual(skills.filter((skill) => !detail.includes(skill)))
+    expect(askedIn('no-instruction-tuning')).toEqual(['listing'])
   })
 })
