@@ -8,7 +8,7 @@ import { lockRunFolder } from './run-lock.ts'
 
 export const checkpointName = /^checkpoint-\d{8}$/
 /** What a kill in the middle of writing or deleting leaves: see checkpoint/atomic-file.ts and run-checkpoint.ts. */
-const leftoverName = /^(\.(checkpoint-\d{8}|(recipe|best)\.json)\.(partial|old)|lock\.json\.)/
+const leftoverName = /^(\.(checkpoint-\d{8}|adapter|(recipe|best)\.json)\.(partial|old)|lock\.json\.)/
 
 /**
  * Makes the folder and takes it for this process, or checks that it belongs to the same recipe, and clears away what a killed run left half-written.
