@@ -3,12 +3,13 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { WeightDtype } from '../checkpoint/dtype.ts'
+import { exportModel } from '../checkpoint/export.ts'
 import { loadConfig, loadWeights } from '../checkpoint/load.ts'
 import { mergeAdapter, readAdapter, unmergeAdapter } from '../checkpoint/lora.ts'
 import type { CommandContext } from './context.ts'
 import { kindOf, oneOf } from './options.ts'
 import { formatCount, quoted, writeLine } from './terminal.ts'
-import { dtypes, expectExportable, exportModel } from './train.ts'
+import { dtypes, expectExportable } from './train.ts'
 
 export type MergeOptions = { readonly out: string; readonly undo?: boolean; readonly dtype: WeightDtype }
 
@@ -55,7 +56,7 @@ export async function mergeFolders(
   const adapter = await readAdapter(adapterFolder)
   const weights = await loadWeights(model, await loadConfig(model))
   const changed = await (undo ? unmergeAdapter : mergeAdapter)(weights, adapter)
-  await exportModel(out, { recipe: { model }, weights: changed, dtype })
+  await exportModel(out, { from: model, weights: changed, dtype })
   const whole = [...adapter.whole.values()].reduce((sum, { data }) => sum + data.length, 0)
   return { layers: adapter.layers.size, whole }
 }

@@ -1,13 +1,11 @@
 /** `llava train RECIPE`: runs a recipe with its progress in sight, stops so that it can go on, exports the model that it made. */
 
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { hasCode } from '../checkpoint/atomic-file.ts'
 import type { WeightDtype } from '../checkpoint/dtype.ts'
-import { loadConfig, type Weights } from '../checkpoint/load.ts'
-import { saveCheckpoint } from '../checkpoint/save.ts'
-import { type Recipe, readRecipe } from '../training/recipe.ts'
+import { companionFiles, exportModel } from '../checkpoint/export.ts'
+import type { Weights } from '../checkpoint/load.ts'
+import { readRecipe } from '../training/recipe.ts'
 import { train as runRecipe } from '../training/run.ts'
 import { stages } from '../training/stages.ts'
 import type { CommandContext } from './context.ts'
@@ -26,17 +24,6 @@ type TrainOptions = {
 }
 
 export const dtypes = ['F32', 'F16', 'BF16'] as const satisfies readonly WeightDtype[]
-
-/** What a model folder holds besides config.json and the weights. */
-const companionFiles = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'preprocessor_config.json',
-  'processor_config.json',
-  'generation_config.json',
-  'chat_template.jinja',
-  'chat_template.json',
-]
 
 export function addTrainCommand(program: Command, context: CommandContext): void {
   program
@@ -107,33 +94,17 @@ async function train(path: string, options: TrainOptions, { stdout, stderr, watc
   }
   if (recipe.lora !== undefined && !json && !quiet) writeLine(stdout, `The adapter is in ${join(folder, 'adapter')}`)
   if (exportTo === undefined) return
-  await exportModel(exportTo, { recipe, weights, dtype: options.dtype })
+  await exportModel(exportTo, { from: recipe.model, weights, dtype: options.dtype })
   if (json) tell({ type: 'export', path: exportTo } as { type: string })
   else if (!quiet)
     writeLine(stdout, `The model is in ${exportTo}. Ask it: llava ask PICTURE QUESTION --model ${quoted(exportTo)}`)
-}
-
-/** The whole model in Hugging Face layout, with the other files of the folder that the recipe describes; what LoRA learned is merged into it. */
-export async function exportModel(
-  folder: string,
-  { recipe, weights, dtype }: { recipe: Pick<Recipe, 'model'>; weights: Weights; dtype: WeightDtype },
-): Promise<void> {
-  const files: Record<string, string> = {}
-  for (const name of companionFiles) {
-    const text = await readFile(join(recipe.model, name), 'utf8').catch((error) => {
-      if (hasCode(error, 'ENOENT')) return undefined
-      throw error
-    })
-    if (text !== undefined) files[name] = text
-  }
-  await saveCheckpoint(folder, { config: await loadConfig(recipe.model), weights, dtype, files, replace: true })
 }
 
 /** Refuses, before hours of training, a folder that the export could not replace or in which it would delete other things. */
 export async function expectExportable(folder: string, option = '--export'): Promise<void> {
   await expectWritableFolder(option, folder)
   const entries = await entriesOf(folder)
-  const ours = new Set(['config.json', 'model.safetensors', ...companionFiles])
+  const ours = new Set<string>(['config.json', 'model.safetensors', ...companionFiles])
   const foreign = entries.find((name) => !ours.has(name))
   const found = foreign ?? (entries.length > 0 && !entries.includes('config.json') ? 'no config.json' : undefined)
   if (found !== undefined) {

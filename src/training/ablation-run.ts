@@ -1,13 +1,12 @@
 /** One planned run of an ablation: its stages trained one after the other, each resumed where it stopped, and the model at the end. */
 
-import { mkdir, readdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
 import { hasCode, writeFileAtomically, writeFolderAtomically } from '../checkpoint/atomic-file.ts'
+import { exportModel, readCompanionFiles } from '../checkpoint/export.ts'
 import { readStrictJson } from '../checkpoint/json.ts'
-import { loadConfig, type Weights } from '../checkpoint/load.ts'
-import { saveCheckpoint } from '../checkpoint/save.ts'
 import type { ChangedModel, PlannedRun, PlannedStage } from './ablation-plan.ts'
 import type { Recipe } from './recipe.ts'
 import { type TrainingEvent, train } from './run.ts'
@@ -45,7 +44,7 @@ export async function trainRun(run: PlannedRun, options: RunOptions): Promise<bo
       onEvent: (event) => onEvent(stage, event),
     })
     if ((await stageProgress(stage.folder)).step < stage.recipe.steps) return false
-    if (needed) await exportModel(modelFolder(run), { recipe: stage.recipe, weights })
+    if (needed) await exportModel(modelFolder(run), { from: stage.recipe.model, weights })
   }
   return true
 }
@@ -128,30 +127,13 @@ function isSameRecipe(stored: unknown, recipe: Recipe): boolean {
 async function writeChangedModel({ folder, from, config }: ChangedModel): Promise<void> {
   const stored = await readStrictJson(join(folder, 'config.json')).catch(absent)
   if (isDeepStrictEqual(stored, config)) return
-  const files = { ...(await companionFiles(from)), 'config.json': `${JSON.stringify(config, null, 2)}\n` }
+  const files = { ...(await readCompanionFiles(from)), 'config.json': `${JSON.stringify(config, null, 2)}\n` }
   const write = async (temporary: string) => {
     for (const [name, text] of Object.entries(files)) {
       await writeFileAtomically(join(temporary, name), (handle) => handle.writeFile(text))
     }
   }
   await writeFolderAtomically(folder, write, { mayReplace: (names) => names.includes('config.json') })
-}
-
-/** The whole model, with the other files of the folder that the recipe describes. */
-async function exportModel(folder: string, { recipe, weights }: { recipe: Recipe; weights: Weights }): Promise<void> {
-  const files = await companionFiles(recipe.model)
-  await saveCheckpoint(folder, { config: await loadConfig(recipe.model), weights, files, replace: true })
-}
-
-/** What a model folder holds besides config.json and weights: tokenizer, preprocessor, templates. */
-async function companionFiles(folder: string): Promise<Record<string, string>> {
-  const names = (await readdir(folder)).filter(
-    (name) => /^\w.*\.(json|jinja)$/.test(name) && name !== 'config.json' && !name.endsWith('.index.json'),
-  )
-  const texts = await Promise.all(
-    names.map(async (name) => [name, await readFile(join(folder, name), 'utf8')] as const),
-  )
-  return Object.fromEntries(texts)
 }
 
 /** Folders of models are written whole or not at all: a config means a model. */
