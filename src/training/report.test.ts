@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { recipeRows, reportPage, smooth } from './report.ts'
+import { recipeRows, reportPage } from './report.ts'
+import { smooth } from './report-curves.ts'
 import type { RunLog } from './run-log.ts'
 
 const recipe = { name: 'tiny', stage: 'encoder', steps: 40, rates: { visionEncoder: 0.001 }, optimizer: { clip: 1 } }
