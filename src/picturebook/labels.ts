@@ -3,8 +3,6 @@ import { categories, categoryIndex } from './categories.ts'
 import { type Drawings, spriteOf } from './drawings.ts'
 import { type Box, gapBetween, type Scene, type SceneObject, settings } from './scene.ts'
 
-export { type Category, categories } from './categories.ts'
-
 /** What a label means: first the settings, seen where no thing is, then the categories. Each is one word. */
 export const labelNames: readonly string[] = [...settings, ...categories.map(({ name }) => name)]
 /** Labels below this number are settings. */

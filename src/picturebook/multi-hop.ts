@@ -22,30 +22,37 @@ export function askMultiHop(context: Context): Exchange | undefined {
 
 /** `What is to the left of the thing in the top right?` */
 function askBesidePlace(context: Context): Exchange | undefined {
-  const { scene, random } = context
+  const { scene } = context
   const steps = clearFields(scene).flatMap(({ field, object }) =>
-    stepsFrom(object, scene).map((step) => ({ ...step, field })),
+    stepsFrom(object, scene).map((step) => ({ ...step, slot: { place: placePhrase(field) } })),
   )
-  if (steps.length === 0) return undefined
-  const { from, to, direction, field } = choose(random, steps)
-  const place = placePhrase(field)
-  const relation = directionPhrase(direction)
-  const sentence = `The ${from.category} is ${place}. The ${to.category} is ${relation} it.`
-  const texts = { form: 'besidePlace', slots: { relation, place }, sentence, word: to.category } as const
-  return twoSteps(context, { texts, from, to, expected: to.category })
+  return askBeside(context, { form: 'besidePlace', steps })
 }
 
 /** `What is below the red thing?` */
 function askBesideColor(context: Context): Exchange | undefined {
-  const { scene, random } = context
-  const steps = colored(scene).flatMap(({ object, color }) => {
-    return isOnlyOf(color, { object, scene }) ? stepsFrom(object, scene).map((step) => ({ ...step, color })) : []
-  })
+  const { scene } = context
+  const steps = colored(scene)
+    .filter(({ object, color }) => isOnlyOf(color, { object, scene }))
+    .flatMap(({ object, color }) => stepsFrom(object, scene).map((step) => ({ ...step, slot: { color } })))
+  return askBeside(context, { form: 'besideColor', steps })
+}
+
+/** What lies beside a thing that the question calls by what the slot says of it. */
+function askBeside(
+  context: Context,
+  options: {
+    form: 'besidePlace' | 'besideColor'
+    steps: readonly (Step & { slot: { place: string } | { color: Color } })[]
+  },
+): Exchange | undefined {
+  const { form, steps } = options
   if (steps.length === 0) return undefined
-  const { from, to, direction, color } = choose(random, steps)
+  const { from, to, direction, slot } = choose(context.random, steps)
   const relation = directionPhrase(direction)
-  const sentence = `The ${from.category} is ${color}. The ${to.category} is ${relation} it.`
-  const texts = { form: 'besideColor', slots: { relation, color }, sentence, word: to.category } as const
+  const [called] = Object.values(slot)
+  const sentence = `The ${from.category} is ${called}. The ${to.category} is ${relation} it.`
+  const texts = { form, slots: { relation, ...slot }, sentence, word: to.category }
   return twoSteps(context, { texts, from, to, expected: to.category })
 }
 
