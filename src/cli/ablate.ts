@@ -195,7 +195,6 @@ async function scoreRun(run: PlannedRun, { settings, estimate, threads, context,
         },
       },
     )
-    signal.throwIfAborted() // answers that were cut off are no answers
     const progress = await Promise.all(run.stages.map(({ folder }) => stageProgress(folder)))
     return {
       settings,

@@ -6,8 +6,7 @@ import type { Share } from '../evaluation/statistics.ts'
 import { type Split, splits } from '../picturebook/splits.ts'
 import type { CommandContext } from './context.ts'
 import { addModelOptions, type ModelOptions, withModel } from './model-options.ts'
-import { oneOf, wholeNumber } from './options.ts'
-import { objectRange } from './picturebook.ts'
+import { objectRange, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, paint, progressBar, writeLine } from './terminal.ts'
 
 type EvaluateOptions = ModelOptions & {

@@ -3,6 +3,7 @@
 import { constants } from 'node:fs'
 import { access, readdir, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { mostObjects } from '../picturebook/scene.ts'
 
 type Range = { readonly from?: number; readonly above?: number; readonly to?: number }
 
@@ -31,6 +32,14 @@ export function oneOf<T extends string>(option: string, words: readonly T[]): (t
     if (found !== undefined) return found
     throw new RangeError(`Cannot use ${option} ${text || "''"}: expected ${words.join(', ')}`)
   }
+}
+
+/** `1-4`, or `3` for exactly three. */
+export function objectRange(text: string): readonly [number, number] {
+  const [, low, high = low] = /^(\d)(?:-(\d))?$/.exec(text.trim()) ?? []
+  const range = [Number(low), Number(high)] as const
+  if (range[0] >= 1 && range[0] <= range[1] && range[1] <= mostObjects) return range
+  throw new RangeError(`Cannot use --objects ${text || "''"}: expected MIN-MAX within 1 to ${mostObjects}, such as 1-4`)
 }
 
 /** @throws Error unless a file can be written at `path` */

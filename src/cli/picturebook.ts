@@ -6,10 +6,9 @@ import type { Command } from 'commander'
 import { writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { type Style, styles } from '../picturebook/categories.ts'
 import { exportPicturebook } from '../picturebook/export.ts'
-import { mostObjects } from '../picturebook/scene.ts'
 import { type Split, splits } from '../picturebook/splits.ts'
 import type { CommandContext } from './context.ts'
-import { decimalNumber, entriesOf, expectWritableFolder, oneOf, wholeNumber } from './options.ts'
+import { decimalNumber, entriesOf, expectWritableFolder, objectRange, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, progressBar, quoted, writeLine } from './terminal.ts'
 
 type PicturebookOptions = {
@@ -103,12 +102,4 @@ async function picturebook(options: PicturebookOptions, { stdout, stderr, watch 
     `${pictures} pictures, ${things} things, ${captions} captions and ${questions} questions in ${quoted(out)}, ${formatSeconds(seconds)}`,
   )
   writeLine(stdout, `Look through them: ${quoted(join(out, 'gallery.html'))}`)
-}
-
-/** `1-4`, or `3` for exactly three. */
-export function objectRange(text: string): readonly [number, number] {
-  const [, low, high = low] = /^(\d)(?:-(\d))?$/.exec(text.trim()) ?? []
-  const range = [Number(low), Number(high)] as const
-  if (range[0] >= 1 && range[0] <= range[1] && range[1] <= mostObjects) return range
-  throw new RangeError(`Cannot use --objects ${text || "''"}: expected MIN-MAX within 1 to ${mostObjects}, such as 1-4`)
 }

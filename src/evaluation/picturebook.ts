@@ -5,6 +5,7 @@
 
 import { filledPixels, type Pixels } from '../image/pixels.ts'
 import {
+  skills as allSkills,
   type Exchange,
   loadDrawings,
   makeExchange,
@@ -58,23 +59,8 @@ export type PicturebookOptions = {
   readonly onProgress?: (done: { readonly scenes: number; readonly right: number; readonly asked: number }) => void
 }
 
-const defaultSkills: readonly Skill[] = [
-  'existence',
-  'count',
-  'position',
-  'relation',
-  'category-at',
-  'color',
-  'listing',
-  'setting',
-  'detailed-description',
-  'comparison',
-  'odd-one-out',
-  'nearest',
-  'multi-hop',
-  'reasoning',
-  'unknowable',
-]
+/** All but captions, which may leave out what they like. */
+const defaultSkills: readonly Skill[] = allSkills.filter((skill) => skill !== 'caption')
 
 /** One question of every skill per scene, so that the answers within a skill are independent of one another. */
 export async function evaluatePicturebook(answer: Answerer, options: PicturebookOptions): Promise<PicturebookReport> {
@@ -104,6 +90,7 @@ export async function evaluatePicturebook(answer: Answerer, options: Picturebook
     }
     options.onProgress?.({ scenes: number + 1, right: seen.filter(({ right }) => right).length, asked: seen.length })
   }
+  options.signal?.throwIfAborted() // answers that were cut off are no answers
   return {
     split,
     scenes,
