@@ -47,8 +47,8 @@ export type PatchLabelOptions = {
 }
 
 /**
- * Names, for each patch, what it is a part of and the thing whose middle it holds, and tells its place: the vision encoder's own lesson, for worlds whose truth is known
- * patch by patch. The head is dropped afterwards. Inputs `pixels` [B, 3, S, S], `targets` [B·P·2] int64, `targetWeights` [B·P·2].
+ * Names, for each patch, what it is a part of and the thing whose middle it holds, and tells its place: the vision encoder's own lesson, for worlds
+ * whose truth is known patch by patch. The head is dropped afterwards. Inputs `pixels` [B, 3, S, S], `targets` [B·P·2] int64, `targetWeights` [B·P·2].
  */
 export function patchLabelLoss(
   config: LlavaConfig,
