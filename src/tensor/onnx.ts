@@ -21,6 +21,7 @@ export type OnnxNodeOptions = {
 
 /** What an operator's lowering may do: add nodes, name helper values, add small constants. */
 export type OnnxEmitter = {
+  readonly operators: OperatorSet
   node(type: string, inputs: readonly string[], outputs: readonly string[], options?: OnnxNodeOptions): void
   /** A fresh value name for a result inside one lowering. */
   value(): string
@@ -49,11 +50,21 @@ const elementTypeCodes: Record<ElementType, number> = {
   float16: 10,
 }
 
+/**
+ * `cpu`: what ONNX Runtime's CPU kernels have, fused products among them. `gpu`: without what its WebGPU kernels lack: FusedMatMul and
+ * LogSoftmax, which would be computed on the CPU with a copy there and back, and the statistics of norms, which would stay unwritten.
+ */
+export type OperatorSet = 'cpu' | 'gpu'
+
 export type ParameterPlacement = 'inputs' | 'initializers'
 
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
-  options: { parameters: ParameterPlacement | ((name: string) => ParameterPlacement); name?: string },
+  options: {
+    parameters: ParameterPlacement | ((name: string) => ParameterPlacement)
+    name?: string
+    operators?: OperatorSet
+  },
 ): OnnxGraph {
   const order = sortNodes(Object.values(outputs))
   const consumed = consumedTensors(order, Object.values(outputs))
@@ -75,6 +86,7 @@ export function writeOnnx(
   }
 
   const emitter: OnnxEmitter = {
+    operators: options.operators ?? 'cpu',
     node(type, nodeInputs, nodeOutputs, { domain = '', attributes = {}, floats = [] } = {}) {
       nodes.push({
         opType: type,
