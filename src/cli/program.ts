@@ -60,7 +60,7 @@ Examples:
   $ llava                                          a first look
   $ llava ask photo.jpg 'What is in the picture?'
   $ llava chat photo.jpg
-  $ llava train recipes/picturebook/1a-encoder.yaml
+  $ llava train recipes/picturebook/1-encoder.yaml
   $ llava ask --help                               all about one command`,
     )
   addStartCommand(program, context)
