@@ -18,6 +18,7 @@ import { makePrompt, type PreparedPicture, type Prompt, preparePicture } from '.
 import { trace as traceModel } from './generation/trace.ts'
 import type { Values } from './generation/uncached.ts'
 import { decodeImage, type ImageSource } from './image/decode.ts'
+import type { Pixels } from './image/pixels.ts'
 import { preprocess } from './image/preprocess.ts'
 import type { LlavaConfig } from './model/config.ts'
 
@@ -142,7 +143,7 @@ function openConversation(parts: Parts, { system }: { readonly system?: string |
   const start = system === undefined ? [] : [systemTurn(system)]
   const context = openContext(parts.model)
   let history: readonly Turn[] = start
-  let pictures: readonly PreparedPicture[] = []
+  let pictures: readonly ShownPicture[] = []
   return {
     get history() {
       return history
@@ -176,9 +177,12 @@ function openConversation(parts: Parts, { system }: { readonly system?: string |
   }
 }
 
-/** What is asked, its pictures ready for the vision encoder; `aborted` when the signal fired while they were read. */
+/** What a picture becomes for the vision encoder, given how many pictures the conversation shows with it. */
+type ShownPicture = (shown: number) => PreparedPicture
+
+/** What is asked and its pictures; `aborted` when the signal fired while they were read. */
 type Asked<T> = T & {
-  readonly pictures: readonly PreparedPicture[]
+  readonly pictures: readonly ShownPicture[]
   readonly preparingMs: number
   readonly aborted: boolean
 }
@@ -203,11 +207,11 @@ async function questionTurn(
   const sources = image === undefined ? images : [image, ...images]
   const turn = userTurn(question, { images: sources.length })
   const started = performance.now()
-  const pictures: PreparedPicture[] = []
+  const pictures: ShownPicture[] = []
   try {
     for (const source of sources) {
       const picture = await decodeImage(source, signal === undefined ? {} : { signal })
-      pictures.push(preparePicture(preprocess(picture, folder.imageProcessor).data, folder.config))
+      pictures.push(showPicture(picture, folder))
     }
   } catch (error) {
     if (signal?.aborted && error === signal.reason) return { turn, pictures, preparingMs: 0, aborted: true }
@@ -223,13 +227,34 @@ const nothingSaid: GenerationResult = {
 }
 const nothing: Answer = { answer: '', ...nothingSaid }
 
-type Asking = { turns: readonly Turn[]; pictures: readonly PreparedPicture[] }
+/** Prepares a picture at once, and again only where being shown with others makes a difference (LLaVA-OneVision). */
+function showPicture(picture: Pixels, { imageProcessor, config }: ModelFolder): ShownPicture {
+  const prepare: ShownPicture = (shown) => preparePicture(preprocess(picture, imageProcessor, { shown }), config)
+  return imageProcessor.tiles?.together === 'pad' ? aloneOrTogether(prepare) : always(prepare(1))
+}
+
+/** Forgets the decoded picture. */
+function always(prepared: PreparedPicture): ShownPicture {
+  return () => prepared
+}
+
+function aloneOrTogether(prepare: ShownPicture): ShownPicture {
+  const known = new Map<boolean, PreparedPicture>()
+  return (shown) => {
+    const alone = shown === 1
+    const prepared = known.get(alone) ?? prepare(shown)
+    known.set(alone, prepared)
+    return prepared
+  }
+}
+
+type Asking = { turns: readonly Turn[]; pictures: readonly ShownPicture[] }
 
 function promptOf({ folder }: Parts, { turns, pictures }: Asking): Prompt {
   const { config, template, tokenizer } = folder
   const { imageToken } = config
   const tokenized = tokenizeConversation(turns, { template, tokenizer, imageToken, generationPrompt: true })
-  return makePrompt(tokenized, { pictures, config })
+  return makePrompt(tokenized, { pictures: pictures.map((show) => show(pictures.length)), config })
 }
 
 /** Generates with the folder's stop rules and defaults; the time that pictures took includes reading them. */

@@ -11,7 +11,7 @@ type Changes = {
   vision?: Partial<LlavaConfig['vision']>
   language?: Partial<LlavaConfig['language']>
   projector?: Partial<LlavaConfig['projector']>
-} & Partial<Pick<LlavaConfig, 'featureLayer' | 'featureSelect' | 'imageToken'>>
+} & Partial<Pick<LlavaConfig, 'featureLayer' | 'featureSelect' | 'imageToken' | 'tiles'>>
 
 const specialTokens = ['<unk>', '<s>', '</s>', '<image>', '<pad>']
 
@@ -107,6 +107,11 @@ export function randomWeights(config: LlavaConfig, { seed = 1 }: { seed?: number
 export function randomPixels(config: LlavaConfig, { seed }: { seed: number }): Float32Array {
   const random = uniform(seed)
   return Float32Array.from({ length: 3 * config.vision.imageSide ** 2 }, () => 4 * random() - 2)
+}
+
+/** The same as the one view of a picture that was preprocessed. */
+export function randomView(config: LlavaConfig, { seed }: { seed: number }) {
+  return { data: randomPixels(config, { seed }), views: 1, side: config.vision.imageSide }
 }
 
 /** A picture of coloured noise that is not square. */

@@ -1,4 +1,7 @@
-/** What a LLaVA model is made of, read from and written to a Hugging Face `config.json` (LlavaForConditionalGeneration). */
+/**
+ * What a LLaVA model is made of, read from and written to a Hugging Face `config.json`: LlavaForConditionalGeneration,
+ * LlavaNextForConditionalGeneration and LlavaOnevisionForConditionalGeneration.
+ */
 
 import type { z } from 'zod'
 import {
@@ -9,6 +12,7 @@ import {
   parseSection,
   reading,
   show,
+  tilesSchema,
   visionSchema,
   withOmittedKeys,
 } from './config-schema.ts'
@@ -49,6 +53,16 @@ export type LanguageModelConfig = {
 
 export type ProjectorConfig = { layers: 1 | 2; activation: 'gelu'; bias: boolean }
 
+/** How a picture that is looked at in several views becomes one sequence of visual tokens (see arrangement.ts). */
+export type TilesConfig = {
+  /** Sizes in pixels that a picture may be fitted into, multiples of the image side. */
+  resolutions: readonly { width: number; height: number }[]
+  /** Most tiles' worth of visual tokens: where there are clearly more, they are shrunk (LLaVA-OneVision). */
+  mostTiles?: number
+  /** How a picture's share of a resolution is made whole: the published code rounds down, transformers to 7 digits before that. */
+  unpadding: 'rounded' | 'truncated'
+}
+
 export type LlavaConfig = {
   vision: VisionEncoderConfig
   language: LanguageModelConfig
@@ -57,7 +71,8 @@ export type LlavaConfig = {
   featureLayer: number
   featureSelect: 'patch' | 'full'
   imageToken: number
-  visualTokens: number // per picture, derived by `countVisualTokens`
+  visualTokens: number // P, per view, derived by `countVisualTokens`
+  tiles?: TilesConfig // absent where a picture is one view
 }
 
 /**
@@ -69,17 +84,11 @@ export type LlavaConfig = {
  */
 export function parseLlavaConfig(json: unknown): LlavaConfig {
   const root = asRecord(json, 'the file')
-  if (root.model_type !== 'llava') {
-    throw new Error(
-      `${reading}: model_type is ${show(root.model_type)}, expected "llava" (LlavaForConditionalGeneration)`,
-    )
+  const family = families.find((name) => name === root.model_type)
+  if (family === undefined) {
+    throw new Error(`${reading}: model_type is ${show(root.model_type)}, expected ${families.map(show).join(' or ')}`)
   }
-  if ('mm_vision_tower' in root && !('text_config' in root)) {
-    throw new Error(
-      `${reading}: found the config of an original LLaVA release (mm_vision_tower), expected LlavaForConditionalGeneration with text_config and vision_config`,
-    )
-  }
-  const top = parseSection(llavaSchema, root, '')
+  const top = parseSection(llavaSchema, { ...omittedTopKeys[family], ...root }, '')
   const vision = readVision(root.vision_config)
   const language = readLanguage(root.text_config, top)
   const imageToken = top.image_token_index ?? top.image_token_id
@@ -96,24 +105,58 @@ export function parseLlavaConfig(json: unknown): LlavaConfig {
     featureSelect: top.vision_feature_select_strategy === 'default' ? 'patch' : 'full',
     imageToken,
     visualTokens: 0,
+    ...(family === 'llava' ? {} : { tiles: readTiles(family, root) }),
   }
   config.visualTokens = countVisualTokens(config)
   checkLlavaConfig(config)
   return config
 }
 
+const families = ['llava', 'llava_next', 'llava_onevision'] as const
+type Family = (typeof families)[number]
+
+const architectures = {
+  llava: 'LlavaForConditionalGeneration',
+  llava_next: 'LlavaNextForConditionalGeneration',
+  llava_onevision: 'LlavaOnevisionForConditionalGeneration',
+} as const satisfies Record<Family, string>
+
+/** Keys that published files of a family omit, with the defaults of its config class. */
+const omittedTopKeys: Record<Family, Record<string, unknown>> = {
+  llava: {},
+  llava_next: { vision_feature_layer: -2, vision_feature_select_strategy: 'default' },
+  llava_onevision: { vision_feature_layer: -1, vision_feature_select_strategy: 'full' },
+}
+
+function readTiles(family: Exclude<Family, 'llava'>, root: Record<string, unknown>): TilesConfig {
+  const { image_grid_pinpoints, vision_aspect_ratio = 'anyres_max_9' } = parseSection(tilesSchema, root, '')
+  return {
+    resolutions: image_grid_pinpoints.map(([height, width]) => ({ width, height })),
+    ...(family === 'llava_onevision' ? { mostTiles: Number(/\d+$/.exec(vision_aspect_ratio)?.[0]) } : {}),
+    unpadding: 'rounded',
+  }
+}
+
+function familyOf({ tiles }: LlavaConfig): Family {
+  if (tiles === undefined) return 'llava'
+  return tiles.mostTiles === undefined ? 'llava_next' : 'llava_onevision'
+}
+
 /**
- * The literal `config.json` of LlavaForConditionalGeneration, every value spelled out. The one key of ours is
+ * The literal `config.json` of the model's class in transformers, every value spelled out. The one key of ours is
  * `projector_layers`, written only for the linear projector of the first LLaVA, which transformers cannot express.
  */
 export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown> {
-  const { vision, language, projector } = config
+  const { vision, language, projector, tiles } = config
+  const family = familyOf(config)
   return {
-    architectures: ['LlavaForConditionalGeneration'],
-    model_type: 'llava',
+    architectures: [architectures[family]],
+    model_type: family,
     ignore_index: -100,
     image_token_index: config.imageToken,
     image_seq_length: config.visualTokens,
+    ...(tiles ? { image_grid_pinpoints: tiles.resolutions.map(({ width, height }) => [height, width]) } : {}),
+    ...(tiles?.mostTiles === undefined ? {} : { vision_aspect_ratio: `anyres_max_${tiles.mostTiles}` }),
     projector_hidden_act: projector.activation,
     ...(projector.layers === 1 ? { projector_layers: 1 } : {}),
     multimodal_projector_bias: projector.bias,
@@ -161,12 +204,16 @@ export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown
   }
 }
 
-/** Patches of one picture. SigLIP-so400m has 384 px and patches of 14: 27 × 27, the last 6 pixels are not looked at. */
+/** Patches of one view. SigLIP-so400m has 384 px and patches of 14: 27 × 27, the last 6 pixels are not looked at. */
 export function countPatches(vision: VisionEncoderConfig): number {
-  return Math.floor(vision.imageSide / vision.patch) ** 2
+  return patchesPerSide(vision) ** 2
 }
 
-/** Rows that one picture adds to the language model's input. */
+export function patchesPerSide({ imageSide, patch }: VisionEncoderConfig): number {
+  return Math.floor(imageSide / patch)
+}
+
+/** Visual tokens of one view: all that a picture without tiles adds to the language model's input. */
 export function countVisualTokens({ vision, featureSelect }: Pick<LlavaConfig, 'vision' | 'featureSelect'>): number {
   return countPatches(vision) + (vision.classToken && featureSelect === 'full' ? 1 : 0)
 }
@@ -204,8 +251,9 @@ export function checkLlavaConfig(config: LlavaConfig): void {
     ],
     [
       config.visualTokens === countVisualTokens(config),
-      `${config.visualTokens} visual tokens per picture, expected ${countVisualTokens(config)}`,
+      `${config.visualTokens} visual tokens per view, expected ${countVisualTokens(config)}`,
     ],
+    ...tileRules(config),
   ]
   const tokens = {
     image: [config.imageToken],
@@ -223,6 +271,22 @@ export function checkLlavaConfig(config: LlavaConfig): void {
   }
   const broken = rules.filter(([holds]) => !holds).map(([, message]) => message)
   if (broken.length > 0) throw new RangeError(`Cannot use the model config: ${broken.join('; ')}`)
+}
+
+/** A tile's tokens are laid out as a square beside those of other tiles, so there must be one per patch. */
+function tileRules({ tiles, vision, visualTokens }: LlavaConfig): [boolean, string][] {
+  if (tiles === undefined) return []
+  const { imageSide: side } = vision
+  return [
+    [
+      visualTokens === countPatches(vision),
+      `feature selection "full" keeps the class token, which has no place among tiles, expected "default"`,
+    ],
+    ...tiles.resolutions.map(({ width, height }): [boolean, string] => [
+      width % side === 0 && height % side === 0,
+      `resolution ${width}x${height} is not made of tiles of side ${side}`,
+    ]),
+  ]
 }
 
 function readVision(json: unknown): VisionEncoderConfig {

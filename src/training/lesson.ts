@@ -59,6 +59,11 @@ export type Lesson = {
 export async function openLesson(recipe: Recipe, { threads }: { threads?: number } = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
+  if (config.tiles !== undefined) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: the model cuts pictures into tiles, expected one that sees a picture in one view`,
+    )
+  }
   const layers = adaptedLayers(recipe, config)
   const processor = readImageProcessorConfig(await readStrictJson(join(recipe.model, 'preprocessor_config.json')))
   const starts = await startingWeights(recipe)
