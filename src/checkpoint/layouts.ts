@@ -99,6 +99,11 @@ export function toCanonical(foreign: string, layout: LayoutName): string | undef
   return tables.get(layout)?.toOurs.get(pattern)?.replace('#', number)
 }
 
+/** The name that a tensor of a vision encoder's own checkpoint has inside a model of the original layout. */
+export function encoderAlone(foreign: string): string {
+  return layouts.original.vision.replace('vision_model.', '') + foreign
+}
+
 /** The name under which a layout stores one of our tensors. Errors: `RangeError` for a name that is not ours. */
 export function toForeign(canonical: string, layout: LayoutName): string {
   const { number, pattern } = abstractBlock(canonical, 'blocks')

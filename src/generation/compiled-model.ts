@@ -154,7 +154,8 @@ export function sequenceInputs(
   const tokens = joined(pictures.map(({ visualTokens }) => visualTokens)) // [M, D]
   const places = placesOf(pictures)
   return {
-    ids: residentTensor('int64', [1, ids.length], { data: BigInt64Array.from(ids, BigInt) }),
+    // A placeholder need not be a token of the vocabulary: what is looked up for it gives way to the picture.
+    ids: residentTensor('int64', [1, ids.length], { data: BigInt64Array.from(ids, (id) => BigInt(Math.max(0, id))) }),
     visualTokens: residentTensor('float32', [places.length, language.width], { data: tokens }),
     places: residentTensor('int64', [places.length], { data: places }),
   }

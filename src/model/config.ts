@@ -149,6 +149,9 @@ function familyOf({ tiles }: LlavaConfig): Family {
 export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown> {
   const { vision, language, projector, tiles } = config
   const family = familyOf(config)
+  if (config.imageToken < 0) {
+    throw new RangeError('Cannot write the model config: the vocabulary has no image token, which this layout needs')
+  }
   return {
     architectures: [architectures[family]],
     model_type: family,
