@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { loadImageProcessor, loadWeights, readConfig, type Weights } from '../checkpoint/load.ts'
 import { isOriginalConfig } from '../checkpoint/original.ts'
-import { type ChatTemplate, loadChatTemplate } from '../conversation/chat-template.ts'
+import { type ChatTemplate, chatTemplateIn, loadChatTemplate } from '../conversation/chat-template.ts'
 import { readSentencePiece } from '../conversation/sentencepiece.ts'
 import { findTemplate, type Template } from '../conversation/templates.ts'
 import { loadTokenizer, type Tokenizer } from '../conversation/tokenizer.ts'
@@ -31,7 +31,7 @@ export type ModelFolder = {
  * there tokenizer_config.json, chat_template.jinja and generation_config.json.
  *
  * The chat template is the first of: the one that `llava_template` of tokenizer_config.json names, chat_template.jinja,
- * the config's `chat_template`, chat_template.json, what models of this kind usually have. Original releases of LLaVA have
+ * chat_template.json, `chat_template` of tokenizer_config.json, what models of this kind usually have. Original releases of LLaVA have
  * tokenizer.model in place of tokenizer.json, and no preprocessor_config.json.
  *
  * @throws Error, SyntaxError, TypeError or RangeError, always one sentence that names the folder and the file
@@ -42,7 +42,8 @@ export async function readModelFolder(
 ): Promise<ModelFolder> {
   const status = await stat(folder).catch(() => undefined)
   if (!status?.isDirectory()) {
-    const found = status === undefined ? 'there is no such folder' : 'it is a file, expected a folder'
+    const file = folder.endsWith('.gguf') ? "a GGUF file of llama.cpp's" : 'a file'
+    const found = status === undefined ? 'there is no such folder' : `it is ${file}, expected a folder`
     throw new Error(`Cannot load the model ${folder}: ${found}`)
   }
   signal?.throwIfAborted()
@@ -145,13 +146,15 @@ async function readTemplate(
       loadChatTemplate({ source, config: tokenizerConfig, pictureToken }),
     )
   }
+  // A tokenizer often brings the template of its language model, which knows nothing of pictures.
+  const whole = await readOptional(folder, 'chat_template.json', (json) =>
+    loadChatTemplate({ source: chatTemplateIn(json), config: tokenizerConfig, pictureToken }),
+  )
+  if (whole !== undefined) return whole
   if (named.chat_template) {
     return attempt(folder, 'tokenizer_config.json', () => loadChatTemplate({ config: tokenizerConfig, pictureToken }))
   }
-  const whole = await readOptional(folder, 'chat_template.json', (json) =>
-    loadChatTemplate({ config: json, pictureToken }),
-  )
-  return whole ?? findTemplate(usualTemplate({ config, tokenizer }))
+  return findTemplate(usualTemplate({ config, tokenizer }))
 }
 
 /** What the published models were trained with, where the folder does not say. */

@@ -11,11 +11,21 @@ import {
   llavaSchema,
   parseSection,
   reading,
-  show,
-  tilesSchema,
   visionSchema,
   withOmittedKeys,
 } from './config-schema.ts'
+import {
+  architectures,
+  familyOf,
+  omittedTopKeys,
+  readFamily,
+  readTiles,
+  type TilesConfig,
+  tileRules,
+  writeTiles,
+} from './tiles-config.ts'
+
+export type { TilesConfig } from './tiles-config.ts'
 
 export type VisionEncoderConfig = {
   kind: 'clip' | 'siglip'
@@ -53,16 +63,6 @@ export type LanguageModelConfig = {
 
 export type ProjectorConfig = { layers: 1 | 2; activation: 'gelu'; bias: boolean }
 
-/** How a picture that is looked at in several views becomes one sequence of visual tokens (see arrangement.ts). */
-export type TilesConfig = {
-  /** Sizes in pixels that a picture may be fitted into, multiples of the image side. */
-  resolutions: readonly { width: number; height: number }[]
-  /** Most tiles' worth of visual tokens: where there are clearly more, they are shrunk (LLaVA-OneVision). */
-  mostTiles?: number
-  /** How a picture's share of a resolution is made whole: the published code rounds down, transformers to 7 digits before that. */
-  unpadding: 'rounded' | 'truncated'
-}
-
 export type LlavaConfig = {
   vision: VisionEncoderConfig
   language: LanguageModelConfig
@@ -84,10 +84,7 @@ export type LlavaConfig = {
  */
 export function parseLlavaConfig(json: unknown): LlavaConfig {
   const root = asRecord(json, 'the file')
-  const family = families.find((name) => name === root.model_type)
-  if (family === undefined) {
-    throw new Error(`${reading}: model_type is ${show(root.model_type)}, expected ${families.map(show).join(' or ')}`)
-  }
+  const family = readFamily(root)
   const top = parseSection(llavaSchema, { ...omittedTopKeys[family], ...root }, '')
   const vision = readVision(root.vision_config)
   const language = readLanguage(root.text_config, top)
@@ -112,43 +109,13 @@ export function parseLlavaConfig(json: unknown): LlavaConfig {
   return config
 }
 
-const families = ['llava', 'llava_next', 'llava_onevision'] as const
-type Family = (typeof families)[number]
-
-const architectures = {
-  llava: 'LlavaForConditionalGeneration',
-  llava_next: 'LlavaNextForConditionalGeneration',
-  llava_onevision: 'LlavaOnevisionForConditionalGeneration',
-} as const satisfies Record<Family, string>
-
-/** Keys that published files of a family omit, with the defaults of its config class. */
-const omittedTopKeys: Record<Family, Record<string, unknown>> = {
-  llava: {},
-  llava_next: { vision_feature_layer: -2, vision_feature_select_strategy: 'default' },
-  llava_onevision: { vision_feature_layer: -1, vision_feature_select_strategy: 'full' },
-}
-
-function readTiles(family: Exclude<Family, 'llava'>, root: Record<string, unknown>): TilesConfig {
-  const { image_grid_pinpoints, vision_aspect_ratio = 'anyres_max_9' } = parseSection(tilesSchema, root, '')
-  return {
-    resolutions: image_grid_pinpoints.map(([height, width]) => ({ width, height })),
-    ...(family === 'llava_onevision' ? { mostTiles: Number(/\d+$/.exec(vision_aspect_ratio)?.[0]) } : {}),
-    unpadding: 'rounded',
-  }
-}
-
-function familyOf({ tiles }: LlavaConfig): Family {
-  if (tiles === undefined) return 'llava'
-  return tiles.mostTiles === undefined ? 'llava_next' : 'llava_onevision'
-}
-
 /**
  * The literal `config.json` of the model's class in transformers, every value spelled out. The one key of ours is
  * `projector_layers`, written only for the linear projector of the first LLaVA, which transformers cannot express.
  */
 export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown> {
   const { vision, language, projector, tiles } = config
-  const family = familyOf(config)
+  const family = familyOf(tiles)
   if (config.imageToken < 0) {
     throw new RangeError('Cannot write the model config: the vocabulary has no image token, which this layout needs')
   }
@@ -158,8 +125,7 @@ export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown
     ignore_index: -100,
     image_token_index: config.imageToken,
     image_seq_length: config.visualTokens,
-    ...(tiles ? { image_grid_pinpoints: tiles.resolutions.map(({ width, height }) => [height, width]) } : {}),
-    ...(tiles?.mostTiles === undefined ? {} : { vision_aspect_ratio: `anyres_max_${tiles.mostTiles}` }),
+    ...writeTiles(tiles),
     projector_hidden_act: projector.activation,
     ...(projector.layers === 1 ? { projector_layers: 1 } : {}),
     multimodal_projector_bias: projector.bias,
@@ -256,7 +222,7 @@ export function checkLlavaConfig(config: LlavaConfig): void {
       config.visualTokens === countVisualTokens(config),
       `${config.visualTokens} visual tokens per view, expected ${countVisualTokens(config)}`,
     ],
-    ...tileRules(config),
+    ...tileRules(config.tiles, { side: vision.imageSide, tokens: config.visualTokens, patches: countPatches(vision) }),
   ]
   const tokens = {
     image: [config.imageToken],
@@ -274,22 +240,6 @@ export function checkLlavaConfig(config: LlavaConfig): void {
   }
   const broken = rules.filter(([holds]) => !holds).map(([, message]) => message)
   if (broken.length > 0) throw new RangeError(`Cannot use the model config: ${broken.join('; ')}`)
-}
-
-/** A tile's tokens are laid out as a square beside those of other tiles, so there must be one per patch. */
-function tileRules({ tiles, vision, visualTokens }: LlavaConfig): [boolean, string][] {
-  if (tiles === undefined) return []
-  const { imageSide: side } = vision
-  return [
-    [
-      visualTokens === countPatches(vision),
-      `feature selection "full" keeps the class token, which has no place among tiles, expected "default"`,
-    ],
-    ...tiles.resolutions.map(({ width, height }): [boolean, string] => [
-      width % side === 0 && height % side === 0,
-      `resolution ${width}x${height} is not made of tiles of side ${side}`,
-    ]),
-  ]
 }
 
 function readVision(json: unknown): VisionEncoderConfig {
