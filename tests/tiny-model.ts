@@ -127,6 +127,12 @@ export function randomPicture({ seed }: { seed: number }): Pixels {
 /** The files of a model folder besides its config and weights, by name. */
 export function tinyFiles(config: LlavaConfig): Record<string, string> {
   const side = config.vision.imageSide
+  const processor =
+    config.tiles === undefined
+      ? 'CLIPImageProcessor'
+      : config.tiles.mostTiles === undefined
+        ? 'LlavaNextImageProcessor'
+        : 'LlavaOnevisionImageProcessor'
   const files = {
     'tokenizer.json': trainBpe(corpus, { vocabulary: 300, specialTokens }),
     'tokenizer_config.json': {
@@ -137,8 +143,11 @@ export function tinyFiles(config: LlavaConfig): Record<string, string> {
       llava_template: 'picturebook',
     },
     'preprocessor_config.json': {
-      image_processor_type: 'CLIPImageProcessor',
-      size: { shortest_edge: side },
+      image_processor_type: processor,
+      ...(config.tiles && {
+        image_grid_pinpoints: config.tiles.resolutions.map(({ width, height }) => [height, width]),
+      }),
+      size: processor === 'LlavaOnevisionImageProcessor' ? { height: side, width: side } : { shortest_edge: side },
       crop_size: { height: side, width: side },
       resample: 3,
       image_mean: [0.5, 0.5, 0.5],

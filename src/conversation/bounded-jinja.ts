@@ -14,7 +14,7 @@ export function parseJinja(source: string, { trimsBlocks }: { trimsBlocks: boole
   const program = new Template('')
   // The library's own range() fills memory before anything could stop it, and its name cannot be given to another.
   program.parsed = parse(
-    tokens.map((token) =>
+    tokens.map((token: { readonly type: string; readonly value: string }) =>
       token.type === 'Identifier' && token.value === 'range' ? { ...token, value: 'shortRange' } : token,
     ),
   )
