@@ -8,7 +8,7 @@ import { type CompiledModel, type RunLimits, take } from './compiled-model.ts'
 import { joined } from './joined.ts'
 import type { PreparedPicture } from './prompt.ts'
 
-/** Views that the vision encoder sees at once: more would take more memory and no less time. */
+/** Views that the vision encoder sees at once, which bounds the memory that a picture of many tiles takes. */
 const viewsAtOnce = 4
 
 /** Visual tokens [N, D] of a picture from its pixels [V, 3, S, S]; on request its patch features [V, P, C] too. */

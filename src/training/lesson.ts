@@ -62,6 +62,11 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
       `Cannot train ${recipe.name}: the model cuts pictures into tiles, expected one that sees a picture in one view`,
     )
   }
+  if (config.imageToken < 0) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: the model's vocabulary has no image token, without which it could not be saved, expected a model in Hugging Face's layout`,
+    )
+  }
   const layers = adaptedLayers(recipe, config)
   const processor = await loadImageProcessor(recipe.model)
   const starts = await startingWeights(recipe)
