@@ -14,12 +14,11 @@ import {
   type Piece,
 } from './generation/generate.ts'
 import { type ModelFolder, readModelFolder } from './generation/model-folder.ts'
-import { makePrompt, type PreparedPicture, type Prompt, preparePicture } from './generation/prompt.ts'
+import { makePrompt, type Prompt } from './generation/prompt.ts'
+import { type ShownPicture, showPicture } from './generation/shown-picture.ts'
 import { trace as traceModel } from './generation/trace.ts'
 import type { Values } from './generation/uncached.ts'
 import { decodeImage, type ImageSource } from './image/decode.ts'
-import type { Pixels } from './image/pixels.ts'
-import { preprocess } from './image/preprocess.ts'
 import type { LlavaConfig } from './model/config.ts'
 
 export type Question = {
@@ -177,9 +176,6 @@ function openConversation(parts: Parts, { system }: { readonly system?: string |
   }
 }
 
-/** What a picture becomes for the vision encoder, given how many pictures the conversation shows with it. */
-type ShownPicture = (shown: number) => PreparedPicture
-
 /** What is asked and its pictures; `aborted` when the signal fired while they were read. */
 type Asked<T> = T & {
   readonly pictures: readonly ShownPicture[]
@@ -226,27 +222,6 @@ const nothingSaid: GenerationResult = {
   timings: { imageMs: 0, promptMs: 0, decodeMs: 0 },
 }
 const nothing: Answer = { answer: '', ...nothingSaid }
-
-/** Prepares a picture at once, and again only where being shown with others makes a difference (LLaVA-OneVision). */
-function showPicture(picture: Pixels, { imageProcessor, config }: ModelFolder): ShownPicture {
-  const prepare: ShownPicture = (shown) => preparePicture(preprocess(picture, imageProcessor, { shown }), config)
-  return imageProcessor.tiles?.together === 'pad' ? aloneOrTogether(prepare) : always(prepare(1))
-}
-
-/** Forgets the decoded picture. */
-function always(prepared: PreparedPicture): ShownPicture {
-  return () => prepared
-}
-
-function aloneOrTogether(prepare: ShownPicture): ShownPicture {
-  const known = new Map<boolean, PreparedPicture>()
-  return (shown) => {
-    const alone = shown === 1
-    const prepared = known.get(alone) ?? prepare(shown)
-    known.set(alone, prepared)
-    return prepared
-  }
-}
 
 type Asking = { turns: readonly Turn[]; pictures: readonly ShownPicture[] }
 

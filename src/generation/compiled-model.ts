@@ -33,7 +33,7 @@ export type CompiledModel = {
     readonly step: Session
   }
   readonly threads: number | undefined
-  /** Visual tokens [N, D] of the pictures last seen, by their keys. */
+  /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
 
@@ -102,7 +102,7 @@ export async function disposeModel({ sessions, weights }: CompiledModel): Promis
   for (const tensor of weights.values()) disposeTensor(tensor)
 }
 
-/** A picture's visual tokens [N, D] and where they stand. */
+/** A picture's visual tokens [M, D] and where they stand. */
 export type EncodedPicture = Pick<PromptPicture, 'start' | 'length'> & { readonly visualTokens: Float32Array }
 
 /** Tokens that follow those in a cache of one row. */
@@ -201,10 +201,10 @@ function encodeGraph(config: LlavaConfig): Record<string, Tensor> {
 }
 
 function arrangeGraph(config: LlavaConfig): Record<string, Tensor> {
-  const tokens = input('tokens', 'float32', ['V', config.visualTokens, config.language.width])
-  const sources = input('sources', 'int64', ['K', 'N'])
-  const shares = input('shares', 'float32', ['K', 'N', 1])
-  return { visualTokens: arrange(config, parameters, { tokens, sources, shares }) } // [N, D]
+  const tokens = input('tokens', 'float32', ['J', config.visualTokens, config.language.width])
+  const sources = input('sources', 'int64', ['K', 'M'])
+  const shares = input('shares', 'float32', ['K', 'M', 1])
+  return { visualTokens: arrange(config, parameters, { tokens, sources, shares }) } // [M, D]
 }
 
 function prefillGraph(config: LlavaConfig): Record<string, Tensor> {

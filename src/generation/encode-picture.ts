@@ -11,7 +11,7 @@ import type { PreparedPicture } from './prompt.ts'
 /** Views that the vision encoder sees at once, which bounds the memory that a picture of many tiles takes. */
 const viewsAtOnce = 4
 
-/** Visual tokens [N, D] of a picture from its pixels [V, 3, S, S]; on request its patch features [V, P, C] too. */
+/** Visual tokens [M, D] of a picture from its pixels [J, 3, S, S]; on request its patch features [J, P, C] too. */
 export async function encodePicture(
   { config, sessions }: CompiledModel,
   { pixels, views, arrangement }: Pick<PreparedPicture, 'pixels' | 'views' | 'arrangement'>,
@@ -33,7 +33,7 @@ export async function encodePicture(
       features: features ? take(result, 'patchFeatures') : undefined,
     })
   }
-  const tokens = joined(encoded.map((part) => part.tokens)) // [V, P, D]
+  const tokens = joined(encoded.map((part) => part.tokens)) // [J, P, D]
   return {
     visualTokens:
       arrangement === undefined
@@ -64,7 +64,7 @@ async function encodeViews(
   }
 }
 
-/** Visual tokens [N, D] of a picture from those of its views [V, P, D]. */
+/** Visual tokens [M, D] of a picture from those of its views [J, P, D]. */
 async function arrangeTokens(
   { config, sessions }: Pick<CompiledModel, 'config' | 'sessions'>,
   { tokens, views, arrangement, signal }: { tokens: Float32Array; views: number; arrangement: Arrangement } & RunLimits,
@@ -83,13 +83,13 @@ async function arrangeTokens(
 
 /** An arrangement as `arrange` wants to be told it. */
 export function arrangementInputs({
-  length: N,
+  length: M,
   sources,
   shares,
 }: Arrangement): Record<'sources' | 'shares', ResidentTensor> {
-  const K = sources.length / N
+  const K = sources.length / M
   return {
-    sources: residentTensor('int64', [K, N], { data: BigInt64Array.from(sources, BigInt) }),
-    shares: residentTensor('float32', [K, N, 1], { data: shares }),
+    sources: residentTensor('int64', [K, M], { data: BigInt64Array.from(sources, BigInt) }),
+    shares: residentTensor('float32', [K, M, 1], { data: shares }),
   }
 }

@@ -14,11 +14,11 @@ export type Prompt = {
 export type PromptPicture = PreparedPicture & PictureSpan
 
 export type PreparedPicture = {
-  readonly pixels: Float32Array // [V, 3, S, S]
-  readonly views: number // V
+  readonly pixels: Float32Array // [J, 3, S, S]
+  readonly views: number // J
   /** How its visual tokens follow from those of its views; absent where they are those of its one view. */
   readonly arrangement: Arrangement | undefined
-  readonly length: number // N, visual tokens
+  readonly length: number // M, visual tokens
   readonly key: string // equal for equal pixels in the same arrangement
 }
 

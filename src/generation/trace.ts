@@ -11,7 +11,7 @@ import { type Values, wholeGraph, wholeInputs } from './uncached.ts'
 
 /**
  * Runs the whole prompt once, without a cache. By name:
- * `ids` [1, L] as numbers, `pixels` [V, 3, S, S] of all views of all pictures in order, `patchFeatures` [V, P, C] of the layer that the config
+ * `ids` [1, L] as numbers, `pixels` [J, 3, S, S] of all views of all pictures in order, `patchFeatures` [J, P, C] of the layer that the config
  * selects, `visualTokens` [M, D] of all pictures,
  * `mergedEmbeddings` [1, L, D], `hiddenStates.0` (what enters the first block) to `hiddenStates.<depth>` [1, L, D], `logits` [1, L, V].
  * Without pictures the first three of pictures are left out.
@@ -36,10 +36,10 @@ export async function trace(
   }
   if (pictures.length > 0) {
     const S = vision.imageSide
-    const V = pictures.reduce((sum, { views }) => sum + views, 0)
-    values.set('pixels', { shape: [V, 3, S, S], data: joined(pictures.map(({ pixels }) => pixels)) })
+    const J = pictures.reduce((sum, { views }) => sum + views, 0)
+    values.set('pixels', { shape: [J, 3, S, S], data: joined(pictures.map(({ pixels }) => pixels)) })
     const features = joined(encoded.map(({ patchFeatures }) => patchFeatures))
-    values.set('patchFeatures', { shape: [V, P, vision.width], data: features })
+    values.set('patchFeatures', { shape: [J, P, vision.width], data: features })
     const tokens = joined(encoded.map(({ visualTokens }) => visualTokens))
     values.set('visualTokens', { shape: [countVisualTokens(pictures), language.width], data: tokens })
   }

@@ -17,8 +17,8 @@ export type Aspect = 'square-crop' | 'pad' | 'tiles'
 
 /** One picture, ready for the vision encoder, in one view or more. */
 export type PreparedPicture = {
-  readonly data: Float32Array // [V, 3, S, S], channels first
-  readonly views: number // V
+  readonly data: Float32Array // [J, 3, S, S], channels first
+  readonly views: number // J
   readonly side: number // S
   /** Of the views after the first, which is the whole picture; absent when there are no tiles. */
   readonly grid?: TileGrid
@@ -64,7 +64,7 @@ function preprocessTiles(picture: Pixels, config: ImageProcessorConfig): Prepare
   const whole = resize(picture, { ...squashed, filter })
   const { tiles, grid } = cutTiles(picture, { resolution, side, filter })
   const views = [whole, ...tiles].map((view) => preprocessView(view, config))
-  const data = new Float32Array(views.reduce((size, view) => size + view.data.length, 0)) // [V, 3, S, S]
+  const data = new Float32Array(views.reduce((size, view) => size + view.data.length, 0)) // [J, 3, S, S]
   for (const [index, view] of views.entries()) data.set(view.data, index * view.data.length)
   return { data, views: views.length, side: views[0]?.side ?? side, grid }
 }

@@ -136,6 +136,7 @@ describe('readImageProcessorConfig', () => {
       size: { height: 384, width: 384 },
       resample: 3,
       do_pad: true,
+      crop_size: { height: 224, width: 224 }, // its class does not crop
       image_grid_pinpoints: [[384, 768]],
       ...normalization,
     })

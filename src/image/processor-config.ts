@@ -75,7 +75,8 @@ export function readImageProcessorConfig(
   }
   const resizes = file.do_resize ?? true
   const normalizes = file.do_normalize ?? true
-  const crops = file.do_center_crop ?? (file.crop_size !== null && file.crop_size !== undefined)
+  const crops =
+    kind !== 'LlavaOnevision' && (file.do_center_crop ?? (file.crop_size !== null && file.crop_size !== undefined))
   const tiled = kind === 'LlavaNext' || kind === 'LlavaOnevision'
   return {
     processor,

@@ -21,9 +21,9 @@ export type TileGrid = {
  * Each visual token as a sum of shares of K rows of [all tokens of all views; newline]: where nothing is shrunk K is 1 and every share 1.
  */
 export type Arrangement = {
-  readonly length: number // N
-  readonly sources: Int32Array // [K, N]
-  readonly shares: Float32Array // [K, N]
+  readonly length: number // M
+  readonly sources: Int32Array // [K, M]
+  readonly shares: Float32Array // [K, M]
 }
 
 /** Where a token comes from, and how much of it from there. */
@@ -102,7 +102,7 @@ function between(from: number, to: number): { at: number; share: number }[][] {
 }
 
 function toArrangement(tokens: readonly (readonly Source[])[]): Arrangement {
-  const length = tokens.length // N
+  const length = tokens.length // M
   const most = tokens.reduce((most, sources) => Math.max(most, sources.length), 1) // K
   const sources = new Int32Array(most * length)
   const shares = new Float32Array(most * length)

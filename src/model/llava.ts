@@ -37,8 +37,8 @@ export function visualTokens(
 }
 
 /**
- * The visual tokens of one picture in the order in which the language model reads them: those of its views [V, P, D], and the newline, as its
- * arrangement (arrangement.ts) says with `sources` [K, N] (int64) and `shares` [K, N, 1]. → [N, D]
+ * The visual tokens of one picture in the order in which the language model reads them: those of its views [J, P, D], and the newline, as its
+ * arrangement (arrangement.ts) says with `sources` [K, M] (int64) and `shares` [K, M, 1]. → [M, D]
  */
 export function arrange(
   config: LlavaConfig,
@@ -47,11 +47,11 @@ export function arrange(
 ): Tensor {
   const { width: D } = config.language
   expectShape(tokens.shape, ['_', config.visualTokens, D], 'Visual tokens of the views')
-  const [K = 1, N = 1] = sources.shape
-  expectShape(shares.shape, [K, N, 1], 'Shares of the sources')
+  const [K = 1, M = 1] = sources.shape
+  expectShape(shares.shape, [K, M, 1], 'Shares of the sources')
   const newline = reshape(weights('projector.newline', [D]), [1, D])
-  const table = concat([rows(tokens), newline], 0) // [V·P + 1, D]
-  return sum(mul(gatherRows(table, sources), shares), { axes: [0] }) // [K, N, D] → [N, D]
+  const table = concat([rows(tokens), newline], 0) // [J·P + 1, D]
+  return sum(mul(gatherRows(table, sources), shares), { axes: [0] }) // [K, M, D] → [M, D]
 }
 
 /**
