@@ -12,7 +12,6 @@ import { z } from 'zod'
 import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
 import { quote, readStrictJson } from './json.ts'
 
-/** A config and what comes with it where the folder has no preprocessor_config.json of its own kind. */
 export type OriginalModel = {
   readonly config: LlavaConfig
   /** What preprocessor_config.json of the same model says in Hugging Face's layout. */
@@ -75,6 +74,11 @@ const originalSchema = z.looseObject({
   s2: z.unknown().refine(nothing, 'one scale').optional(),
   image_aspect_ratio: z.string().nullish(),
   image_grid_pinpoints: z.union([z.string(), z.array(z.tuple([side, side])).max(1024)]).nullish(),
+})
+
+const encoderSchema = z.looseObject({
+  model_type: z.string().optional(),
+  vision_config: z.looseObject({ model_type: z.string().optional() }).optional(),
 })
 
 type OriginalConfig = z.infer<typeof originalSchema>
@@ -167,10 +171,11 @@ async function readEncoder(
       `${reading}: the vision encoder ${quote(name)} is not known, expected a folder ${quote(basename(name))} with its config.json inside the model's folder or beside it`,
     )
   }
-  const json = (await readStrictJson(join(encoderFolder, 'config.json'))) as Record<string, unknown>
-  // The config of a whole CLIP holds that of its vision encoder, and leaves out what is as in the smallest CLIP.
-  const own = (json.vision_config ?? json) as Record<string, unknown>
-  const kind = String(own.model_type ?? json.model_type)
+  const result = encoderSchema.safeParse(await readStrictJson(join(encoderFolder, 'config.json')))
+  if (!result.success) throw new TypeError(`${reading}: ${encoderFolder} has no config of a vision encoder`)
+  // The config of a whole CLIP holds that of its vision encoder.
+  const { vision_config: own = result.data, model_type } = result.data
+  const kind = String(own.model_type ?? model_type)
   const { vision_config: _, text_config: __, ...rest } = own
   return { ...known, ...rest, model_type: kind.endsWith('_vision_model') ? kind : `${kind}_vision_model` }
 }

@@ -29,6 +29,16 @@ describe('a tokenizer.model gives the ids that SentencePiece gives', () => {
     expect(encodeText(tokenizer, text)).toEqual(ids)
   })
 
+  test('knows the tokens that the config adds, and that no text becomes', () => {
+    const tokenizerConfig = {
+      added_tokens_decoder: { 2: { content: '</s>' }, 283: { content: '▁tree' }, 400: { content: '<image>' } },
+    }
+    const tokenizer = loadTokenizer({ tokenizerJson: readSentencePiece(bytes, { tokenizerConfig }), tokenizerConfig })
+    expect([...tokenizer.addedTokens.keys()]).toEqual(['<unk>', '<s>', '</s>', '▁tree', '<image>'])
+    expect(tokenizer.vocabularySize).toBe(401)
+    expect(encodeText(tokenizer, 'the tree')).not.toContain(283)
+  })
+
   test('and gives the text back', () => {
     const { text, ids } = cases.find(({ text }) => text.includes('☃'))!
     expect(decode(tokenizer, ids)).toBe(text)

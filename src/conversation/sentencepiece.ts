@@ -5,6 +5,7 @@
  * list of merges is that order, written down.
  */
 import { BinaryReader, type WireType } from '@bufbuild/protobuf/wire'
+import { z } from 'zod'
 
 type Piece = { readonly text: string; readonly score: number; readonly kind: number }
 
@@ -18,12 +19,19 @@ type SentencePieceModel = {
 const kinds = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const
 const bytePairModel = 2
 
+/** Where tokenizer_config.json names tokens that were added to the pieces, or made special, by their ids. */
+const addedTokens = z.looseObject({
+  added_tokens_decoder: z
+    .record(z.string().regex(/^\d{1,7}$/), z.looseObject({ content: z.string().min(1) }))
+    .nullish(),
+})
+
 /**
- * The content of `tokenizer.json` for the bytes of a `tokenizer.model`.
+ * The content of `tokenizer.json` for the bytes of a `tokenizer.model`, with the tokens that `tokenizerConfig` adds.
  *
  * @throws SyntaxError for what is no SentencePiece model, RangeError for one that is no byte-pair encoding with byte fallback
  */
-export function readSentencePiece(bytes: Uint8Array): unknown {
+export function readSentencePiece(bytes: Uint8Array, { tokenizerConfig }: { tokenizerConfig?: unknown } = {}): unknown {
   const { pieces, bytePairs, dummyPrefix } = parseModel(bytes)
   const vocab = new Map(pieces.map(({ text }, id) => [text, id]))
   if (!bytePairs || !vocab.has('<0x00>')) {
@@ -37,10 +45,13 @@ export function readSentencePiece(bytes: Uint8Array): unknown {
       ? [{ id, content: text, special: kind !== kinds.userDefined }]
       : [],
   )
+  const added = Object.entries(addedTokens.safeParse(tokenizerConfig ?? {}).data?.added_tokens_decoder ?? {})
+    .map(([id, { content }]) => ({ id: Number(id), content, special: true }))
+    .filter(({ content }) => !special.some((token) => token.content === content))
   const bos = pieces.find(({ kind }) => kind === kinds.control)?.text
   return {
     version: '1.0',
-    added_tokens: special,
+    added_tokens: [...special, ...added],
     normalizer: {
       type: 'Sequence',
       normalizers: [

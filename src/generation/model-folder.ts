@@ -84,7 +84,10 @@ export async function readTokenizer(folder: string): Promise<{ tokenizer: Tokeni
   if (tokenizer !== undefined) return { tokenizer, tokenizerConfig }
   const model = await readFile(join(folder, 'tokenizer.model')).catch(() => undefined)
   if (model === undefined) throw new Error(`Cannot load the model ${folder}: tokenizer.json is missing`)
-  return { tokenizer: await attempt(folder, 'tokenizer.model', () => load(readSentencePiece(model))), tokenizerConfig }
+  return {
+    tokenizer: await attempt(folder, 'tokenizer.model', () => load(readSentencePiece(model, { tokenizerConfig }))),
+    tokenizerConfig,
+  }
 }
 
 const token = z.int().min(0)
