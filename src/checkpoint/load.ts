@@ -1,18 +1,42 @@
 /** Loads the weights of a LLaVA checkpoint, in any published layout, under our names and as float32. */
 
 import { join } from 'node:path'
+import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/processor-config.ts'
 import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
 import { isFloat, toFloat32 } from './dtype.ts'
 import { type Checkpoint, closeCheckpoint, openCheckpoint, readCheckpointTensor } from './folder.ts'
 import { quote, readStrictJson } from './json.ts'
-import { detectLayout, expectedTensors, isIgnored, layoutNames, optionalTensors, toCanonical } from './layouts.ts'
+import {
+  detectLayout,
+  encoderAlone,
+  expectedTensors,
+  isIgnored,
+  layoutNames,
+  optionalTensors,
+  toCanonical,
+} from './layouts.ts'
+import { isOriginalConfig, readOriginalModel } from './original.ts'
 
 /** All tensors of a model by our names (see layouts.ts). */
 export type Weights = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>
 
-/** Reads and checks `config.json` of a checkpoint folder; errors as `parseLlavaConfig`, `SyntaxError` for broken JSON. */
+/** Reads and checks `config.json` of a checkpoint folder; errors as `readConfig`, `SyntaxError` for broken JSON. */
 export async function loadConfig(folder: string): Promise<LlavaConfig> {
-  return parseLlavaConfig(await readStrictJson(join(folder, 'config.json')))
+  return readConfig(await readStrictJson(join(folder, 'config.json')), { folder })
+}
+
+/** The config of a model folder from its parsed `config.json`, in Hugging Face's layout or the original; errors as `parseLlavaConfig` and `readOriginalModel`. */
+export async function readConfig(json: unknown, { folder }: { folder: string }): Promise<LlavaConfig> {
+  return isOriginalConfig(json) ? (await readOriginalModel(folder, json)).config : parseLlavaConfig(json)
+}
+
+/** How a model folder prepares pictures: as `preprocessor_config.json` says, or in the original layout as `config.json` and the vision encoder do. */
+export async function loadImageProcessor(folder: string): Promise<ImageProcessorConfig> {
+  const json = await readStrictJson(join(folder, 'config.json'))
+  if (!isOriginalConfig(json)) {
+    return readImageProcessorConfig(await readStrictJson(join(folder, 'preprocessor_config.json')))
+  }
+  return readImageProcessorConfig((await readOriginalModel(folder, json)).processor, { name: 'config.json' })
 }
 
 /**
@@ -22,26 +46,56 @@ export async function loadConfig(folder: string): Promise<LlavaConfig> {
  * layout fits; errors of `openCheckpoint` for broken files.
  */
 export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
-  const checkpoint = await openCheckpoint(folder)
+  const opened: Checkpoint[] = []
   try {
-    const { foreignNames, unknown } = renameTensors(checkpoint, config)
+    const own = await openCheckpoint(folder)
+    opened.push(own)
+    const { places, unknown } = renameTensors(own, config)
+    if (![...places.keys()].some((name) => name.startsWith('visionEncoder.'))) {
+      const encoder = await openEncoder(folder)
+      if (encoder !== undefined) {
+        opened.push(encoder)
+        for (const [ours, place] of encoderTensors(encoder)) places.set(ours, place)
+      }
+    }
     checkTensors({
       action: `load the weights of ${folder}`,
       config,
-      found: new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape])),
+      found: new Map([...places].map(([ours, place]) => [ours, entryOf(place).shape])),
       unknown,
     })
     const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
     for (const name of expectedTensors(config).keys()) {
-      const foreign = foreignNames.get(name)
-      if (foreign === undefined) continue // optional
-      const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
+      const place = places.get(name)
+      if (place === undefined) continue // optional
+      const { dtype, shape, data } = await readCheckpointTensor(place.checkpoint, place.foreign)
       weights.set(name, { shape, data: toFloat32(dtype, data) })
     }
     return weights
   } finally {
-    await closeCheckpoint(checkpoint)
+    for (const checkpoint of opened) await closeCheckpoint(checkpoint)
   }
+}
+
+/** Where one of our tensors is stored, and under which name. */
+type Place = { readonly checkpoint: Checkpoint; readonly foreign: string }
+
+/** The weights of the vision encoder's own folder, which original releases may have. */
+async function openEncoder(folder: string): Promise<Checkpoint | undefined> {
+  const json = await readStrictJson(join(folder, 'config.json'))
+  if (!isOriginalConfig(json)) return undefined
+  const { encoderFolder } = await readOriginalModel(folder, json)
+  return encoderFolder === undefined ? undefined : openCheckpoint(encoderFolder)
+}
+
+/** The vision encoder's tensors of a checkpoint that is only the encoder, or a whole CLIP. */
+function encoderTensors(checkpoint: Checkpoint): Map<string, Place> {
+  const places = new Map<string, Place>()
+  for (const foreign of checkpoint.tensors.keys()) {
+    const ours = isIgnored(foreign) ? undefined : toCanonical(encoderAlone(foreign), 'original')
+    if (ours?.startsWith('visionEncoder.')) places.set(ours, { checkpoint, foreign })
+  }
+  return places
 }
 
 /**
@@ -75,7 +129,7 @@ export function checkTensors({
     throw new Error(`Cannot ${action}: the tensors do not fit the config: ${problems.join('; ')}`)
 }
 
-/** Our name → stored name, and the stored names that the layout does not know. */
+/** Our name → where it is stored, and the stored names that the layout does not know. */
 function renameTensors(checkpoint: Checkpoint, config: LlavaConfig) {
   const action = `Cannot load the weights of ${checkpoint.folder}`
   const layout = detectLayout(checkpoint.tensors.keys())
@@ -85,7 +139,7 @@ function renameTensors(checkpoint: Checkpoint, config: LlavaConfig) {
       `${action}: found ${checkpoint.tensors.size} tensors (${examples || 'none'}), expected names of layout ${layoutNames.join(', ')}`,
     )
   }
-  const foreignNames = new Map<string, string>()
+  const places = new Map<string, Place>()
   const unknown: string[] = []
   for (const [foreign, { dtype }] of checkpoint.tensors) {
     if (isIgnored(foreign)) continue
@@ -93,16 +147,16 @@ function renameTensors(checkpoint: Checkpoint, config: LlavaConfig) {
     // A tied head may be stored as a copy of the embedding.
     if (ours === 'languageModel.head.weight' && config.language.tiedHead) continue
     if (ours === undefined) unknown.push(foreign)
-    else if (foreignNames.has(ours)) {
-      throw new Error(`${action}: ${quote(foreign)} and ${quote(foreignNames.get(ours) ?? '')} both mean ${ours}`)
+    else if (places.has(ours)) {
+      throw new Error(`${action}: ${quote(foreign)} and ${quote(places.get(ours)?.foreign ?? '')} both mean ${ours}`)
     } else if (!isFloat(dtype)) {
       throw new Error(`${action}: tensor ${quote(foreign)} is ${dtype}, expected F64, F32, F16 or BF16`)
-    } else foreignNames.set(ours, foreign)
+    } else places.set(ours, { checkpoint, foreign })
   }
-  return { foreignNames, unknown }
+  return { places, unknown }
 }
 
-function entryOf(checkpoint: Checkpoint, foreign: string) {
+function entryOf({ checkpoint, foreign }: Place) {
   const entry = checkpoint.tensors.get(foreign)
   if (entry === undefined) throw new RangeError(`Cannot find tensor ${quote(foreign)} in ${checkpoint.folder}`)
   return entry
