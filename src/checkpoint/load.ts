@@ -6,6 +6,7 @@ import { isFloat, toFloat32 } from './dtype.ts'
 import { type Checkpoint, closeCheckpoint, openCheckpoint, readCheckpointTensor } from './folder.ts'
 import { quote, readStrictJson } from './json.ts'
 import { detectLayout, expectedTensors, isIgnored, layoutNames, optionalTensors, toCanonical } from './layouts.ts'
+import { readFully } from './ranged-read.ts'
 
 /** All tensors of a model by our names (see layouts.ts). */
 export type Weights = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>
@@ -15,13 +16,39 @@ export async function loadConfig(folder: string): Promise<LlavaConfig> {
   return parseLlavaConfig(await readStrictJson(join(folder, 'config.json')))
 }
 
+/** The weights of a checkpoint before they are read. Close it with `closeWeights`. */
+export type OpenWeights = {
+  readonly checkpoint: Checkpoint
+  /** Our name → stored name, of every tensor that the config expects and the checkpoint has. */
+  readonly foreignNames: ReadonlyMap<string, string>
+}
+
 /**
  * Loads every tensor that `config` expects. Nothing is read before all names and shapes agree.
+ *
+ * Errors: those of `openWeights`.
+ */
+export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
+  const opened = await openWeights(folder, config)
+  try {
+    const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
+    for (const [name, foreign] of opened.foreignNames) {
+      const { dtype, shape, data } = await readCheckpointTensor(opened.checkpoint, foreign)
+      weights.set(name, { shape, data: toFloat32(dtype, data) })
+    }
+    return weights
+  } finally {
+    await closeWeights(opened)
+  }
+}
+
+/**
+ * Opens the weight files of a checkpoint and reads their headers only.
  *
  * Errors: `Error` that lists missing, surplus and misshaped tensors together (at most 8 of each), or says that no known
  * layout fits; errors of `openCheckpoint` for broken files.
  */
-export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
+export async function openWeights(folder: string, config: LlavaConfig): Promise<OpenWeights> {
   const checkpoint = await openCheckpoint(folder)
   try {
     const { foreignNames, unknown } = renameTensors(checkpoint, config)
@@ -31,17 +58,32 @@ export async function loadWeights(folder: string, config: LlavaConfig): Promise<
       found: new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape])),
       unknown,
     })
-    const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
-    for (const name of expectedTensors(config).keys()) {
+    const present = [...expectedTensors(config).keys()].flatMap((name) => {
       const foreign = foreignNames.get(name)
-      if (foreign === undefined) continue // optional
-      const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
-      weights.set(name, { shape, data: toFloat32(dtype, data) })
-    }
-    return weights
-  } finally {
+      return foreign === undefined ? [] : [[name, foreign] as const] // an optional one may be absent
+    })
+    return { checkpoint, foreignNames: new Map(present) }
+  } catch (error) {
     await closeCheckpoint(checkpoint)
+    throw error
   }
+}
+
+/** Rows `from` to `to` (exclusive) along the first axis of one of our tensors, as float32. Errors: `RangeError` when there is none of that name. */
+export async function readWeightRows(
+  { checkpoint, foreignNames }: OpenWeights,
+  name: string,
+  { from, to }: { from: number; to: number },
+): Promise<Float32Array> {
+  const { file, dtype, shape, begin, end } = entryOf(checkpoint, foreignNames.get(name) ?? name)
+  const rowBytes = (end - begin) / Math.max(1, shape[0] ?? 1)
+  const start = file.dataStart + begin
+  const range = { begin: start + from * rowBytes, end: start + to * rowBytes, what: `tensor ${name} of ${file.path}` }
+  return toFloat32(dtype, await readFully(file.handle, range))
+}
+
+export async function closeWeights({ checkpoint }: OpenWeights): Promise<void> {
+  await closeCheckpoint(checkpoint)
 }
 
 /**

@@ -40,7 +40,7 @@ export async function trace(
     values.set('visualTokens', { shape: [I, P, language.width], data: tokens })
   }
 
-  const session = await compileGraph(wholeGraph(model.config), { name: 'trace', ...model })
+  const session = await compileGraph(wholeGraph(model), { name: 'trace', ...model })
   const inputs = wholeInputs(model.config, { ids: prompt.ids, pictures: encoded })
   try {
     const outputs = await run(session, inputs, { signal })

@@ -1,6 +1,7 @@
 /** Sessions: a compiled ONNX graph that runs on resident tensors, off the event loop, and can be stopped midway. */
 import { availableParallelism } from 'node:os'
 import { check, created, onnxRuntime } from './api.ts'
+import type { ElementType } from './element-type.ts'
 import { type Address, nativePath, nativeText, pointersTo } from './foreign-functions.ts'
 import { type NativeCall, runNative } from './native-run.ts'
 import { type Port, readPorts } from './port.ts'
@@ -22,6 +23,10 @@ export type SessionOptions = {
    * keep them alive. Do not change them afterwards: operators may have repacked them, constants may be folded.
    */
   initializers?: Readonly<Record<string, ResidentTensor>>
+  /** The folder of the files that the model's external data names; ONNX Runtime maps them into memory. */
+  externalFolder?: string | undefined
+  /** Leaves operators on constants to every run: float16 weights that are widened would be kept in float32 otherwise. */
+  keepConstants?: boolean | undefined
   /** How far ONNX Runtime rewrites the graph; `all` when left out. */
   optimization?: 'none' | 'basic' | 'extended' | 'all'
   /** Path prefix of a JSON profile, written when the session is disposed. */
@@ -35,6 +40,15 @@ export type RunOptions = {
   fetch?: readonly string[]
   /** Stops the run between two operators. */
   signal?: AbortSignal | undefined
+}
+
+/** A stretch of a file that holds the value of an initializer. */
+export type FilePart = {
+  readonly path: string
+  readonly dtype: ElementType
+  readonly shape: readonly number[]
+  readonly offset: number
+  readonly bytes: number
 }
 
 type State = {
@@ -148,13 +162,22 @@ function nativeSettings(options: SessionOptions, action: string): Address {
     check(api.SetInterOpNumThreads(settings, 1), action)
     check(api.SetSessionGraphOptimizationLevel(settings, optimizationLevels[optimization]), action)
     // Threads spin while a run goes on and sleep between runs: sessions take turns, an idle one must not burn a core.
-    const spinning = [nativeText('session.force_spinning_stop'), nativeText('1')] as const
-    check(api.AddSessionConfigEntry(settings, ...spinning), action)
+    const entries = { 'session.force_spinning_stop': '1', ...configEntries(options) }
+    for (const [key, value] of Object.entries(entries)) {
+      check(api.AddSessionConfigEntry(settings, nativeText(key), nativeText(value)), action)
+    }
     if (profile !== undefined) check(api.EnableProfiling(settings, nativePath(profile)), action)
     return settings
   } catch (error) {
     api.ReleaseSessionOptions(settings)
     throw error
+  }
+}
+
+function configEntries({ externalFolder, keepConstants }: SessionOptions): Record<string, string> {
+  return {
+    ...(externalFolder !== undefined && { 'session.model_external_initializers_file_folder_path': externalFolder }),
+    ...(keepConstants && { 'optimization.disable_specified_optimizers': 'ConstantFolding' }),
   }
 }
 
