@@ -10,6 +10,7 @@
  */
 
 import { basename, dirname } from 'node:path'
+import { availableMemory } from 'node:process'
 import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type Context, languageModel, logits } from '../model/language-model.ts'
@@ -20,7 +21,7 @@ import type { WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Dim, gatherRows, input, productOf, rows, type Tensor, writeOnnx } from '../tensor/index.ts'
-import type { CacheMemory } from './kv-cache.ts'
+import { type CacheMemory, longestContext } from './kv-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { weightsIn } from './weight-forms.ts'
@@ -31,6 +32,8 @@ export type CompiledModel = {
   readonly precision: Precision
   readonly sessions: { readonly encode: Session; readonly prefill: Session; readonly step: Session }
   readonly threads: number | undefined
+  /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
+  readonly context: number
   /** Visual tokens [P, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
@@ -56,12 +59,16 @@ export async function compileModel(
   return compileSupplied({ config, weights: supplied, precision }, options)
 }
 
-export type CompileOptions = RunLimits & { threads?: number | undefined }
+export type CompileOptions = RunLimits & {
+  threads?: number | undefined
+  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  contextMemory?: number | undefined
+}
 
 /** Compiles a model whose weights are already in the forms that the precision asks for. Errors: those of `compileModel`. */
 export async function compileSupplied(
   { config, weights, precision }: { config: LlavaConfig; weights: SuppliedWeights; precision: Precision },
-  { threads, signal }: CompileOptions = {},
+  { threads, signal, contextMemory = availableMemory() / 2 }: CompileOptions = {},
 ): Promise<CompiledModel> {
   expectHeadSize(config)
   signal?.throwIfAborted()
@@ -81,7 +88,8 @@ export async function compileSupplied(
     signal?.throwIfAborted()
     throw compiled.find((result) => result.status === 'rejected')?.reason
   }
-  return { ...parts, sessions: { encode, prefill, step }, recentPictures: new Map() }
+  const context = longestContext(config.language, contextMemory)
+  return { ...parts, context, sessions: { encode, prefill, step }, recentPictures: new Map() }
 }
 
 /** The weights as the graph of a role gets them. */

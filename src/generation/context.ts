@@ -6,7 +6,15 @@
  */
 
 import { type CompiledModel, encodePicture, prefill, type RunLimits, step } from './compiled-model.ts'
-import { allocateCache, type CacheMemory, capacityFor, disposeCache, growCache } from './kv-cache.ts'
+import {
+  allocateCache,
+  type CacheMemory,
+  cacheBytesPerToken,
+  capacityFor,
+  disposeCache,
+  growCache,
+} from './kv-cache.ts'
+import { gigabytes } from './precision.ts'
 import { commonPrefix, type Prompt, type PromptPicture } from './prompt.ts'
 
 export type GenerationContext = {
@@ -84,22 +92,24 @@ export function rewind(context: GenerationContext, length: number): void {
 }
 
 /** @throws RangeError naming the length of the prompt and the context */
-export function expectFits({ ids, pictures }: Prompt, { config }: CompiledModel): void {
-  const { context } = config.language
+export function expectFits({ ids, pictures }: Prompt, { config, context }: CompiledModel): void {
   if (ids.length === 0) throw new RangeError('Cannot generate: the prompt is empty, expected at least one token')
   if (ids.length < context) return
   const visual = pictures.length * config.visualTokens
   const described = visual === 0 ? '' : ` (${visual} of them visual tokens)`
-  throw new RangeError(
-    `Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than the context of ${context}`,
-  )
+  const perToken = cacheBytesPerToken(config.language)
+  const limit =
+    context === config.language.context
+      ? `the context of ${context}`
+      : `${context}: each takes ${gigabytes(perToken)} in the KV cache, for which ${gigabytes(perToken * context)} are set aside`
+  throw new RangeError(`Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than ${limit}`)
 }
 
 function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number; kept: number }): CacheMemory {
   const { language } = context.model.config
   const { cache } = context
   if (cache !== undefined && cache.capacity >= tokens) return cache
-  const capacity = capacityFor(tokens, language)
+  const capacity = capacityFor(tokens, context.model)
   context.cache =
     cache === undefined ? allocateCache(language, { capacity }) : growCache(language, { cache, capacity, length: kept })
   return context.cache

@@ -25,6 +25,16 @@ export function capacityFor(tokens: number, { context }: Pick<LanguageModelConfi
   return Math.min(context, Math.max(smallestCapacity, 2 ** Math.ceil(Math.log2(Math.max(1, tokens)))))
 }
 
+/** Bytes that one token takes in the cache. */
+export function cacheBytesPerToken({ depth, keyValueHeads, headSize }: LanguageModelConfig): number {
+  return 2 * depth * keyValueHeads * headSize * Float32Array.BYTES_PER_ELEMENT
+}
+
+/** The longest context that the model allows and `memory`, in bytes, can hold. */
+export function longestContext(config: LanguageModelConfig, memory: number): number {
+  return Math.min(config.context, Math.floor(memory / cacheBytesPerToken(config)))
+}
+
 /** New memory, filled with zeros. */
 export function allocateCache(
   { depth, keyValueHeads, headSize }: LanguageModelConfig,

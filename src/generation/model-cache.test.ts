@@ -4,9 +4,17 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { randomPixels, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
-import { type CompiledModel, compileModel, compileSupplied, disposeModel, encodePicture, prefill, step } from './compiled-model.ts'
+import {
+  type CompiledModel,
+  compileModel,
+  compileSupplied,
+  disposeModel,
+  encodePicture,
+  prefill,
+  step,
+} from './compiled-model.ts'
 import { allocateCache } from './kv-cache.ts'
-import { cachedWeights, cacheFolder, clearCache, isWritable, listCache } from './model-cache.ts'
+import { cachedWeights, cacheFolder, clearCache, prepareCache, listCache } from './model-cache.ts'
 import { type Precision, precisions } from './precision.ts'
 
 const config = tinyConfig()
@@ -127,7 +135,9 @@ describe('entries', () => {
       expect(offset).toBeGreaterThanOrEqual(end)
       end = offset + bytes
     }
-    expect(parts.some(({ name }: { name: string }) => name.includes('blocks.2.') && name.startsWith('visionEncoder'))).toBe(false)
+    expect(
+      parts.some(({ name }: { name: string }) => name.includes('blocks.2.') && name.startsWith('visionEncoder')),
+    ).toBe(false)
   })
 })
 
@@ -135,6 +145,7 @@ test('the folder follows the environment', async () => {
   expect(cacheFolder({ LLAVA_CACHE: '/data' })).toBe('/data/converted')
   expect(cacheFolder({ XDG_CACHE_HOME: '/c' }, 'linux')).toBe('/c/llava-ts/converted')
   expect(cacheFolder({}, 'darwin')).toMatch(/Library.Caches.llava-ts.converted$/)
-  expect(await isWritable(join(cache, 'a', 'b'))).toBe(true)
-  expect(await isWritable(join(folder, 'config.json', 'b'))).toBe(false)
+  expect(await prepareCache(join(cache, 'a', 'b'))).toBe(true)
+  expect(await prepareCache(join(folder, 'config.json', 'b'))).toBe(false)
+  expect(await prepareCache('/proc/llava')).toBe(false)
 })

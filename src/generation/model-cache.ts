@@ -65,15 +65,26 @@ export function cacheFolder(environment: NodeJS.ProcessEnv = process.env, platfo
   return join(base, 'llava-ts', 'converted')
 }
 
-/** Whether the folder, or the first one above it that is there, can be written to. */
-export async function isWritable(folder: string): Promise<boolean> {
-  for (let at = resolve(folder); ; at = dirname(at)) {
-    try {
-      await access(at, constants.W_OK)
-      return (await stat(at)).isDirectory()
-    } catch (error) {
-      if (!hasCode(error, 'ENOENT') || dirname(at) === at) return false
-    }
+/** Makes the folder where it is missing; false when that fails or it cannot be written to. */
+export async function prepareCache(folder: string): Promise<boolean> {
+  try {
+    await makeFolder(resolve(folder))
+    await access(folder, constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Like `mkdir` with `recursive`, which tries for ever where the system refuses to make folders, as in /proc. */
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder)
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) return
+    if (!hasCode(error, 'ENOENT') || dirname(folder) === folder) throw error
+    await makeFolder(dirname(folder))
+    await mkdir(folder)
   }
 }
 
@@ -95,7 +106,6 @@ export async function cachedWeights(
   await withFolderReader({ folder, config }, async (reader) => {
     const parts = placeParts(config, reader, precision)
     const bytes = parts.reduce((sum, part) => sum + part.bytes, 0)
-    await mkdir(cache, { recursive: true })
     await expectRoom(cache, bytes)
     await writeFolderAtomically(
       target,
@@ -110,7 +120,8 @@ export async function cachedWeights(
     )
   })
   const made = await openEntry(target)
-  if (made === undefined) throw new Error(`Cannot use the converted model ${target}: it is gone, another program may have cleared it`)
+  if (made === undefined)
+    throw new Error(`Cannot use the converted model ${target}: it is gone, another program may have cleared it`)
   return made
 }
 
@@ -172,7 +183,10 @@ const sampledBytes = 4096
  * A name for a model's weights in a precision. Reading all of a large model takes longer than opening a converted one, so the weights are represented
  * by the size and time of each file, and by every tensor's name, place and a stretch from its middle.
  */
-async function keyOf({ folder, config }: { folder: string; config: LlavaConfig }, precision: Precision): Promise<string> {
+async function keyOf(
+  { folder, config }: { folder: string; config: LlavaConfig },
+  precision: Precision,
+): Promise<string> {
   const hash = createHash('sha256')
   const opened: OpenWeights = await openWeights(folder, config)
   try {

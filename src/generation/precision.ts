@@ -41,7 +41,10 @@ export function hasOneForm(precision: Precision): boolean {
 }
 
 /** All forms of a weight that the graphs of a model ask for. */
-export function formsOf(weight: { name: string; shape: readonly number[] }, precision: Precision): readonly WeightForm[] {
+export function formsOf(
+  weight: { name: string; shape: readonly number[] },
+  precision: Precision,
+): readonly WeightForm[] {
   const roles: readonly Role[] = weight.name.startsWith('languageModel.') ? ['prompt', 'decoding'] : ['encoder']
   return [...new Set(roles.map((role) => formOf(weight, { precision, role })))]
 }

@@ -3,8 +3,8 @@
  */
 
 import { type FileHandle, open } from 'node:fs/promises'
-import { closeWeights, openWeights, readWeightRows, type Weights } from '../checkpoint/load.ts'
 import { optionalTensors } from '../checkpoint/layouts.ts'
+import { closeWeights, openWeights, readWeightRows, type Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import type { FilePart } from '../runtime/session.ts'
@@ -53,7 +53,9 @@ export async function withFolderReader<T>(
 ): Promise<T> {
   const opened = await openWeights(folder, config)
   try {
-    const shapes = new Map([...opened.foreignNames].map(([ours, theirs]) => [ours, opened.checkpoint.tensors.get(theirs)?.shape ?? []]))
+    const shapes = new Map(
+      [...opened.foreignNames].map(([ours, theirs]) => [ours, opened.checkpoint.tensors.get(theirs)?.shape ?? []]),
+    )
     return await use({ shapes, read: (name, rows) => readWeightRows(opened, name, rows) })
   } finally {
     await closeWeights(opened)
@@ -86,7 +88,11 @@ export async function convertInMemory(
 export type PlacedPart = WeightPart & { readonly offset: number; readonly bytes: number }
 
 /** Where each part will lie in a file, each at the beginning of a page. */
-export function placeParts(config: LlavaConfig, reader: Pick<WeightReader, 'shapes'>, precision: Precision): PlacedPart[] {
+export function placeParts(
+  config: LlavaConfig,
+  reader: Pick<WeightReader, 'shapes'>,
+  precision: Precision,
+): PlacedPart[] {
   let offset = 0
   return weightsToConvert(config, reader).flatMap((weight) =>
     formsOf(weight, precision)

@@ -6,10 +6,7 @@
  */
 
 /** Codes of the rows of a weight, with one scale per row: [rows, width] int8 and [rows]. */
-export function quantizeRows(
-  numbers: Float32Array,
-  width: number,
-): { values: Int8Array; scales: Float32Array } {
+export function quantizeRows(numbers: Float32Array, width: number): { values: Int8Array; scales: Float32Array } {
   const rows = numbers.length / width
   const values = new Int8Array(numbers.length)
   const scales = new Float32Array(rows)
@@ -39,10 +36,7 @@ export type Blocks = {
 }
 
 /** Codes of the rows of a weight, with one scale per block of a row; the last block of a row is filled up with zeros. */
-export function quantizeBlocks(
-  numbers: Float32Array,
-  { width, bits, block }: BlockFormat & { width: number },
-): Blocks {
+export function quantizeBlocks(numbers: Float32Array, { width, bits, block }: BlockFormat & { width: number }): Blocks {
   const rows = numbers.length / width
   const perRow = Math.ceil(width / block)
   const bytes = (block * bits) / 8

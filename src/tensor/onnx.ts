@@ -161,9 +161,11 @@ export function writeOnnx(
   const placement = ({ name }: GraphValue) =>
     typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
   const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
-  const external = parameters.filter((value) => placement(value) === 'initializers').map((value) => {
-    return externalInitializer(value, options.files?.(value.name))
-  })
+  const external = parameters
+    .filter((value) => placement(value) === 'initializers')
+    .map((value) => {
+      return externalInitializer(value, options.files?.(value.name))
+    })
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',

@@ -2,7 +2,17 @@ import { describe, expect, test } from 'vitest'
 import { quantizeBlocks, quantizeRows, restoreBlocks, restoreRows } from '../runtime/quantize.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run } from '../runtime/session.ts'
-import { fromBlocks, fromChannels, gatherRows, input, linear, parameter, type Tensor, widen, writeOnnx } from './index.ts'
+import {
+  fromBlocks,
+  fromChannels,
+  gatherRows,
+  input,
+  linear,
+  parameter,
+  type Tensor,
+  widen,
+  writeOnnx,
+} from './index.ts'
 
 /** Normal numbers; one in a hundred is an outlier. */
 function numbers(count: number, seed: number): Float32Array {

@@ -52,7 +52,8 @@ export function fromBlocks(
     inputs: [values, scales],
     dtype: 'float32',
     shape: [values.shape[0] ?? 1, width],
-    onnx: (emit, _, outputs) => emit.node('Identity', [emit.tensor(expanded(values, scales, { bits, width }))], outputs),
+    onnx: (emit, _, outputs) =>
+      emit.node('Identity', [emit.tensor(expanded(values, scales, { bits, width }))], outputs),
   })
 }
 
@@ -61,7 +62,9 @@ export function linearOfCodes(x: Tensor, weight: Tensor, bias: Tensor | undefine
   const stored = storedForm(weight)
   if (stored === undefined || stored.operator === widened) return undefined
   const product =
-    stored.operator === channels ? productOfIntegers(x, stored) : productOfBlocks(x, stored, knownDim(weight.shape[1], 'the width of a weight'))
+    stored.operator === channels
+      ? productOfIntegers(x, stored)
+      : productOfBlocks(x, stored, knownDim(weight.shape[1], 'the width of a weight'))
   return bias === undefined ? product : add(product, bias)
 }
 
@@ -215,7 +218,11 @@ function joinLast(x: Tensor, shape: Shape): Tensor {
     shape,
     onnx: (emit, [input = ''], outputs) =>
       // 0 keeps a size, −1 is what is left.
-      emit.node('Reshape', [input, emit.integers(shape.map((_, axis) => (axis === shape.length - 1 ? -1 : 0)))], outputs),
+      emit.node(
+        'Reshape',
+        [input, emit.integers(shape.map((_, axis) => (axis === shape.length - 1 ? -1 : 0)))],
+        outputs,
+      ),
   })
 }
 
