@@ -34,6 +34,8 @@ export type CompiledModel = {
   readonly threads: number | undefined
   /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
   readonly context: number
+  /** Bytes set aside for the KV cache. */
+  readonly contextMemory: number
   /** Visual tokens [P, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
@@ -89,7 +91,7 @@ export async function compileSupplied(
     throw compiled.find((result) => result.status === 'rejected')?.reason
   }
   const context = longestContext(config.language, contextMemory)
-  return { ...parts, context, sessions: { encode, prefill, step }, recentPictures: new Map() }
+  return { ...parts, context, contextMemory, sessions: { encode, prefill, step }, recentPictures: new Map() }
 }
 
 /** The weights as the graph of a role gets them. */

@@ -22,6 +22,16 @@ export type GenerationContext = {
   read: { readonly ids: number[]; readonly pictures: readonly PromptPicture[] } // what the cache holds
   cache: CacheMemory | undefined
   state: 'open' | 'busy' | 'closed'
+  /** Where the context shares a cache with others (batch.ts). */
+  readonly row?: SharedRow
+}
+
+export type SharedRow = {
+  /** Runs `work` with the row's memory, made large enough for `tokens`, while nobody else uses the cache. */
+  use<T>(tokens: number, work: (cache: CacheMemory) => Promise<T>): Promise<T>
+  /** Reads one token together with those of other rows: the logits [V] of the next. */
+  step(token: number, past: number, limits: RunLimits): Promise<Float32Array>
+  release(): void
 }
 
 export type Reading = {
@@ -40,6 +50,7 @@ export function openContext(model: CompiledModel): GenerationContext {
 export function closeContext(context: GenerationContext): void {
   if (context.state === 'busy') throw new Error('Cannot close the context: it is generating, end that first')
   if (context.cache !== undefined) disposeCache(context.cache)
+  if (context.state !== 'closed') context.row?.release()
   Object.assign(context, { cache: undefined, read: { ids: [], pictures: [] }, state: 'closed' })
 }
 
@@ -65,9 +76,11 @@ export async function readPrompt(
     pictures.push({ start: picture.start - reused, visualTokens })
   }
   const encoded = performance.now()
-  const cache = roomFor(context, { tokens: prompt.ids.length, kept: reused })
   rewind(context, reused)
-  const logits = await prefill(model, { ids: prompt.ids.subarray(reused), pictures, cache, past: reused }, { signal })
+  const room = { tokens: prompt.ids.length, kept: reused }
+  const ids = prompt.ids.subarray(reused)
+  const read = (cache: CacheMemory) => prefill(model, { ids, pictures, cache, past: reused }, { signal })
+  const logits = await (context.row?.use(room.tokens, read) ?? read(roomFor(context, room)))
   context.read = { ids: [...prompt.ids], pictures: prompt.pictures }
   return { logits, reused, imageMs: encoded - started, promptMs: performance.now() - encoded }
 }
@@ -79,8 +92,11 @@ export async function readToken(
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
   const past = context.read.ids.length
-  const cache = roomFor(context, { tokens: past + 1, kept: past })
-  const logits = await step(context.model, { ids: [token], past: [past], cache }, { signal })
+  const alone = () => {
+    const cache = roomFor(context, { tokens: past + 1, kept: past })
+    return step(context.model, { ids: [token], past: [past], cache }, { signal })
+  }
+  const logits = await (context.row?.step(token, past, { signal }) ?? alone())
   context.read.ids.push(token)
   return logits
 }

@@ -68,14 +68,14 @@ export function growCache(
   return grown
 }
 
-/** One row of a batched cache as a cache of its own over the same memory: a new prompt is read into it while others go on. */
-export function cacheRow({ capacity, blocks }: CacheMemory, row: number): CacheMemory {
+/** One row of a batched cache, or several that follow it, as a cache over the same memory: a new prompt is read into it while others wait. */
+export function cacheRow({ capacity, blocks }: CacheMemory, row: number, count = 1): CacheMemory {
   const part = (tensor: ResidentTensor<'float32'>) => {
     const [, heads = 1, , size = 1] = tensor.shape
-    const shape = [1, heads, capacity, size]
+    const shape = [count, heads, capacity, size]
     return view(tensor, { offset: row * heads * capacity * size, shape })
   }
-  return { batch: 1, capacity, blocks: blocks.map(({ key, value }) => ({ key: part(key), value: part(value) })) }
+  return { batch: count, capacity, blocks: blocks.map(({ key, value }) => ({ key: part(key), value: part(value) })) }
 }
 
 /** Frees the memory. Safe to repeat. */

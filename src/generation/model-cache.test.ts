@@ -14,7 +14,7 @@ import {
   step,
 } from './compiled-model.ts'
 import { allocateCache } from './kv-cache.ts'
-import { cachedWeights, cacheFolder, clearCache, prepareCache, listCache } from './model-cache.ts'
+import { cachedWeights, cacheFolder, clearCache, listCache, prepareCache } from './model-cache.ts'
 import { type Precision, precisions } from './precision.ts'
 
 const config = tinyConfig()
