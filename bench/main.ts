@@ -7,7 +7,9 @@
 
 import { checkpointingBench } from './checkpointing.ts'
 import { engineBench } from './engine.ts'
+import { inferenceBench } from './inference.ts'
 import { type BenchResult, surroundings } from './measure.ts'
+import { precisionBench } from './precision.ts'
 import { trainBench } from './train.ts'
 
 type Bench = { readonly about: string; readonly run: (options: { quick: boolean }) => Promise<BenchResult> }
@@ -15,6 +17,8 @@ type Bench = { readonly about: string; readonly run: (options: { quick: boolean 
 const benches: Readonly<Record<string, Bench>> = {
   engine: { about: 'training step and cached attention, against what the machine can do', run: engineBench },
   checkpointing: { about: 'memory and time with inner values kept or computed again', run: checkpointingBench },
+  inference: { about: 'answering with a 7B model, against the machine and llama.cpp', run: inferenceBench },
+  precision: { about: 'what fewer bits per weight do to the answers', run: precisionBench },
   train: { about: 'the whole trainer, against the matmul rate and PyTorch', run: trainBench },
 }
 
