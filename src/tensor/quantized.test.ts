@@ -111,6 +111,18 @@ describe.each(['channels', '4 32', '4 128', '8 128'])('a weight stored as %s', (
     expect(relativeError(y.data as Float32Array, product(x, restored, { width, bias }))).toBeLessThan(0.05)
   })
 
+  test('does not overflow where all numbers are near the largest', async () => {
+    const even = weight.map((_, i) => 1 + 0.001 * Math.sin(i))
+    const { weight: symbol, tensors, restored } = stored(kind, even, [out, width])
+    const x = even.slice(0, width).map((_, i) => (i % 3 === 0 ? -1 : 1))
+    const y = await compute(linear(input('x', 'float32', [1, width]), { weight: symbol }), {
+      tensors,
+      inputs: { x: residentTensor('float32', [1, width], { data: x }) },
+    })
+    const expected = product(x, restored, { width, bias: new Float32Array(out) })
+    expect(relativeError(y.data as Float32Array, expected)).toBeLessThan(0.01)
+  })
+
   test('keeps each token apart: a huge one does not drown a small one', async () => {
     const { weight: symbol, tensors, restored } = stored(kind, weight, [out, width])
     const x = numbers(2 * width, 4).map((value, i) => (i < width ? value * 1e4 : value))

@@ -32,9 +32,11 @@ export function fromChannels({ values, scales }: { values: Tensor; scales: Tenso
     dtype: 'float32',
     shape: [out, width],
     onnx: (emit, [codes = '', scale = ''], outputs) => {
-      const turned = emit.value()
+      const [turned, numbers, column] = [emit.value(), emit.value(), emit.value()]
       emit.node('Transpose', [codes], [turned], { attributes: { perm: [1, 0] } })
-      emit.node('DequantizeLinear', [turned, scale], outputs, { attributes: { axis: 0 } })
+      emit.node('Cast', [turned], [numbers], { attributes: { to: 1 } })
+      emit.node('Unsqueeze', [scale, emit.integers([1])], [column])
+      emit.node('Mul', [numbers, column], outputs)
     },
   })
 }
