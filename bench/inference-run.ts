@@ -1,9 +1,9 @@
 /**
  * One run of the inference bench in a process of its own, whose memory is then that of the model alone:
- * `node inference-run.ts PRECISION LAYERS single|batch ROUNDS`. The last line is a JSON document.
+ * `node inference-run.ts PRECISION LAYERS single|batch|load ROUNDS`. The last line is a JSON document.
  */
 
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expectedTensors } from '../src/checkpoint/layouts.ts'
@@ -15,7 +15,7 @@ import type { Precision } from '../src/generation/precision.ts'
 import { type Prompt, preparePicture } from '../src/generation/prompt.ts'
 import { type PlacedPart, placeParts, suppliedFrom } from '../src/generation/stored-weights.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
-import { time } from './measure.ts'
+import { peakMemory, time } from './measure.ts'
 import { llava7B } from './shapes.ts'
 
 export const textTokens = 64
@@ -58,7 +58,8 @@ async function inferenceRun(
     const weights = await suppliedFrom(path, parts)
     const model = await compileSupplied({ config, weights, precision }, { threads: 2 })
     const loadMs = performance.now() - started
-    const measured = mode === 'batch' ? await measureBatch(model) : await measureSingle(model, rounds)
+    const measured =
+      mode === 'batch' ? await measureBatch(model) : await measureSingle(model, mode === 'load' ? 0 : rounds)
     await disposeModel(model)
     return { loadMs, ...measured, weights: parts.reduce((sum, { bytes }) => sum + bytes, 0), peak: await peakMemory() }
   } finally {
@@ -73,7 +74,7 @@ async function measureSingle(model: CompiledModel, rounds: number) {
   const [pictureMs, promptMs, tokenMs, firstTurnMs, secondTurnMs]: number[][] = [[], [], [], [], []]
   let promptTokens = 0
   let cache = 0
-  await encodePicture(model, pixels(0)) // the first run allocates
+  if (rounds > 0) await encodePicture(model, pixels(0)) // the first run allocates
   for (let round = 1; round <= rounds; round++) {
     const context = openContext(model)
     const prompt = promptOf(config, pixels(round))
@@ -86,7 +87,7 @@ async function measureSingle(model: CompiledModel, rounds: number) {
     const followUp = [...context.read.ids, ...Array.from({ length: newTokens }, (_, i) => 200 + i)]
     reading = await readPrompt(context, { ...prompt, ids: Int32Array.from(followUp) })
     secondTurnMs?.push(reading.imageMs + reading.promptMs)
-    cache = cacheBytesPerToken(config.language) * (context.cache?.capacity ?? 0)
+    cache = cacheBytesPerToken(config.language, model.cacheType) * (context.cache?.capacity ?? 0)
   }
   return {
     pictureMs: pictureMs ?? [],
@@ -112,7 +113,8 @@ async function measureBatch(model: CompiledModel) {
     batchStepMs.push(await time(() => Promise.all(contexts.map((context) => readToken(context, 100 + token)))))
   }
   await closeBatch(batch)
-  const cache = cacheBytesPerToken(config.language) * capacityFor(textTokens + steps, model) * batchRows
+  const cache =
+    cacheBytesPerToken(config.language, model.cacheType) * capacityFor(textTokens + steps, model) * batchRows
   return {
     pictureMs: [],
     promptMs: [],
@@ -163,11 +165,4 @@ async function writeRandomWeights(
 function floats({ name, bytes }: PlacedPart): Float32Array {
   if (name.endsWith('.scales')) return new Float32Array(bytes / 4).fill(/@int4/.test(name) ? 0.003 : 0.0003)
   return Float32Array.from({ length: bytes / 4 }, (_, i) => (/norm\d?\.weight/i.test(name) ? 1 : 0.02 * Math.sin(i)))
-}
-
-/** The most memory that this process ever held. */
-async function peakMemory(): Promise<number> {
-  const status = await readFile('/proc/self/status', 'utf8').catch(() => '')
-  const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]
-  return kibibytes === undefined ? process.resourceUsage().maxRSS * 1024 : Number(kibibytes) * 1024
 }

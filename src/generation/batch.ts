@@ -54,7 +54,7 @@ export function openBatch(model: CompiledModel, { rows }: { rows: number }): Bat
   if (!Number.isInteger(rows) || rows < 1) {
     throw new RangeError(`Cannot open a batch of ${rows} rows: expected a whole number from 1 up`)
   }
-  const perToken = cacheBytesPerToken(model.config.language)
+  const perToken = cacheBytesPerToken(model.config.language, model.cacheType)
   const context = Math.min(model.context, Math.floor(model.contextMemory / rows / perToken))
   const contexts = Array.from({ length: rows }, () => undefined)
   const state: State = {
@@ -121,7 +121,7 @@ function cacheFor({ model, rows, [stateKey]: state }: Batch, tokens: number): Ca
   const capacity = capacityFor(tokens, model)
   state.cache =
     cache === undefined
-      ? allocateCache(language, { capacity, batch: rows })
+      ? allocateCache(language, { capacity, batch: rows, type: model.cacheType })
       : growCache(language, { cache, capacity, length: cache.capacity })
   return state.cache
 }

@@ -21,7 +21,7 @@ import type { WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Dim, gatherRows, input, productOf, rows, type Tensor, writeOnnx } from '../tensor/index.ts'
-import { type CacheMemory, longestContext } from './kv-cache.ts'
+import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { weightsIn } from './weight-forms.ts'
@@ -34,8 +34,9 @@ export type CompiledModel = {
   readonly threads: number | undefined
   /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
   readonly context: number
-  /** Bytes set aside for the KV cache. */
+  /** Bytes set aside for the KV cache, and how its numbers are kept. */
   readonly contextMemory: number
+  readonly cacheType: CacheType
   /** Visual tokens [P, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
@@ -65,23 +66,29 @@ export type CompileOptions = RunLimits & {
   threads?: number | undefined
   /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
   contextMemory?: number | undefined
+  /** How the KV cache keeps its numbers; when left out, in float16 where float32 would not leave room for the whole context of the model. */
+  cacheType?: CacheType | undefined
 }
 
 /** Compiles a model whose weights are already in the forms that the precision asks for. Errors: those of `compileModel`. */
 export async function compileSupplied(
   { config, weights, precision }: { config: LlavaConfig; weights: SuppliedWeights; precision: Precision },
-  { threads, signal, contextMemory = availableMemory() / 2 }: CompileOptions = {},
+  options: CompileOptions = {},
 ): Promise<CompiledModel> {
+  const { threads, signal, contextMemory = availableMemory() / 2 } = options
   expectHeadSize(config)
   signal?.throwIfAborted()
-  const parts = { config, weights, precision, threads }
+  const wholeFits =
+    longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context
+  const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
+  const parts = { config, weights, precision, threads, contextMemory, cacheType }
   const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) => compileGraph(outputs, { ...parts, name })
-  const prompt = compile(languageGraph(config, weightSource(parts, 'prompt')), 'prefill')
+  const prompt = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
   const compiled = await Promise.allSettled([
     compile(encodeGraph(config, weightSource(parts, 'encoder')), 'encode'),
     prompt,
     // The graph is the same; compiled once, its weights are packed once.
-    hasOneForm(precision) ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding')), 'step'),
+    hasOneForm(precision) ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step'),
   ])
   const [encode, prefill, step] = compiled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
   if (encode === undefined || prefill === undefined || step === undefined || signal?.aborted) {
@@ -90,8 +97,8 @@ export async function compileSupplied(
     signal?.throwIfAborted()
     throw compiled.find((result) => result.status === 'rejected')?.reason
   }
-  const context = longestContext(config.language, contextMemory)
-  return { ...parts, context, contextMemory, sessions: { encode, prefill, step }, recentPictures: new Map() }
+  const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
+  return { ...parts, context, sessions: { encode, prefill, step }, recentPictures: new Map() }
 }
 
 /** The weights as the graph of a role gets them. */
@@ -259,7 +266,7 @@ function encodeGraph(config: LlavaConfig, weights: WeightSource): Record<string,
 }
 
 /** Token ids [B, L] and visual tokens → logits [B, V] of the last position of each row, and the longer cache. For one token more, L is 1. */
-function languageGraph(config: LlavaConfig, weights: WeightSource): Record<string, Tensor> {
+function languageGraph(config: LlavaConfig, weights: WeightSource, cacheType: CacheType): Record<string, Tensor> {
   const ids = input('ids', 'int64', ['B', 'L'])
   const { visualTokens: P, language } = config
   const tokens = input('visualTokens', 'float32', ['I', P, language.width])
@@ -268,7 +275,7 @@ function languageGraph(config: LlavaConfig, weights: WeightSource): Record<strin
   const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
   const { depth, keyValueHeads, headSize } = config.language
   const part = (kind: 'key' | 'value', block: number) =>
-    input(cacheName(kind, block), 'float32', ['B', keyValueHeads, 'capacity' satisfies Dim, headSize])
+    input(cacheName(kind, block), cacheType, ['B', keyValueHeads, 'capacity' satisfies Dim, headSize])
   const context: Context = {
     kind: 'cached',
     caches: Array.from({ length: depth }, (_, block) => ({ key: part('key', block), value: part('value', block) })),

@@ -108,12 +108,12 @@ export function rewind(context: GenerationContext, length: number): void {
 }
 
 /** @throws RangeError naming the length of the prompt and the context */
-export function expectFits({ ids, pictures }: Prompt, { config, context }: CompiledModel): void {
+export function expectFits({ ids, pictures }: Prompt, { config, context, cacheType }: CompiledModel): void {
   if (ids.length === 0) throw new RangeError('Cannot generate: the prompt is empty, expected at least one token')
   if (ids.length < context) return
   const visual = pictures.length * config.visualTokens
   const described = visual === 0 ? '' : ` (${visual} of them visual tokens)`
-  const perToken = cacheBytesPerToken(config.language)
+  const perToken = cacheBytesPerToken(config.language, cacheType)
   const limit =
     context === config.language.context
       ? `the context of ${context}`
@@ -122,12 +122,15 @@ export function expectFits({ ids, pictures }: Prompt, { config, context }: Compi
 }
 
 function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number; kept: number }): CacheMemory {
-  const { language } = context.model.config
+  const { cacheType: type, config } = context.model
+  const { language } = config
   const { cache } = context
   if (cache !== undefined && cache.capacity >= tokens) return cache
   const capacity = capacityFor(tokens, context.model)
   context.cache =
-    cache === undefined ? allocateCache(language, { capacity }) : growCache(language, { cache, capacity, length: kept })
+    cache === undefined
+      ? allocateCache(language, { capacity, type })
+      : growCache(language, { cache, capacity, length: kept })
   return context.cache
 }
 

@@ -124,6 +124,18 @@ test('mixed reads prompts as int8 does and answers as int4-128 does', async () =
   for (const model of models.values()) await disposeModel(model)
 })
 
+test('a cache of float16 holds what one of float32 holds, to the rounding of its numbers', async () => {
+  const weights = randomWeights(config)
+  const half = await compileModel({ config, weights }, { threads: 1, cacheType: 'float16' })
+  const plain = await compileModel({ config, weights }, { threads: 1 })
+  expect(plain.cacheType).toBe('float32')
+  const error = relativeError(await logitsOf(half), await logitsOf(plain))
+  expect(error).toBeGreaterThan(0)
+  expect(error).toBeLessThan(0.003)
+  await disposeModel(half)
+  await disposeModel(plain)
+})
+
 describe('choosing', () => {
   const large = llava7B()
 
@@ -168,10 +180,13 @@ describe('choosing', () => {
 
 test('a prompt beyond the memory for the cache is refused before anything is read', async () => {
   const weights = randomWeights(config)
-  const model = await compileModel({ config, weights }, { threads: 1, contextMemory: 8 * 2 * 3 * 128 * 4 })
+  const memory = { contextMemory: 8 * 2 * 3 * 128 * 4 }
+  const compact = await compileModel({ config, weights }, { threads: 1, ...memory })
+  expect(compact).toMatchObject({ context: 16, cacheType: 'float16' }) // float32 would not do for the context of 64
+  const model = await compileModel({ config, weights }, { threads: 1, ...memory, cacheType: 'float32' })
   expect(model.context).toBe(8)
   await expect(readPrompt(openContext(model), promptOf(config))).rejects.toThrow(
     /^Cannot generate: the prompt has 9 tokens \(4 of them visual tokens\), expected fewer than 8: each takes 1 MB in the KV cache, for which 1 MB are set aside$/,
   )
-  await disposeModel(model)
+  for (const made of [compact, model]) await disposeModel(made)
 })

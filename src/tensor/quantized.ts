@@ -6,6 +6,7 @@
  */
 
 import { add, cast, mul } from './elementwise.ts'
+import { slice } from './layout.ts'
 import { knownDim, type Shape } from './shape.ts'
 import { apply, constant, type Tensor } from './tensor.ts'
 
@@ -185,7 +186,8 @@ function expanded(values: Tensor, scales: Tensor, { bits, width }: { bits: 4 | 8
   const block = (bytes * 8) / bits
   const zero = constant('float32', [], Float32Array.of(bits === 8 ? -middle : -8))
   const numbers = mul(add(cast(codes, 'float32'), zero), columnOf(scales)) // [.., blocks, block]
-  return firstColumns(joinLast(numbers, [...leading, count * block]), width)
+  const whole = joinLast(numbers, [...leading, count * block])
+  return count * block === width ? whole : slice(whole, { axis: -1, start: 0, end: width })
 }
 
 /** Two codes of 4 bits per byte, low half first: [.., bytes] → [.., 2 · bytes]. */
@@ -236,17 +238,5 @@ function columnOf(x: Tensor): Tensor {
     dtype: x.dtype,
     shape: [...x.shape, 1],
     onnx: (emit, [input = ''], outputs) => emit.node('Unsqueeze', [input, emit.integers([-1])], outputs),
-  })
-}
-
-function firstColumns(x: Tensor, width: number): Tensor {
-  if (x.shape.at(-1) === width) return x
-  return apply({
-    operator: 'firstColumns',
-    inputs: [x],
-    dtype: x.dtype,
-    shape: [...x.shape.slice(0, -1), width],
-    onnx: (emit, [input = ''], outputs) =>
-      emit.node('Slice', [input, emit.integers([0]), emit.integers([width]), emit.integers([-1])], outputs),
   })
 }
