@@ -96,14 +96,18 @@ function bestStep(
   }
   if (extreme === 0) return { step: 0, scale: 0 }
   let best = { step: 0, scale: 0, gain: -1 }
+  const low = -middle
+  const high = middle - 1
   // The lowest code has no opposite: the number of largest size becomes that one.
   for (const stretch of middle === 8 ? stretches : [-1]) {
     const step = -(middle + stretch) / extreme
     let products = 0
     let squares = 0
     for (let i = start; i < end; i++) {
-      const value = numbers[i] ?? 0
-      const code = clamp(rounded(value * step), middle)
+      const value = numbers[i] as number
+      let code = value * step + magic - magic
+      if (code > high) code = high
+      else if (code < low) code = low
       products += value * code
       squares += code * code
     }
@@ -113,9 +117,12 @@ function bestStep(
   return Number.isFinite(best.scale) ? best : { step: 0, scale: 0 }
 }
 
-/** To the nearest integer, ties to even: beyond 2^52 a double has no room for a fraction. Several times faster than Math.round. */
+/** Added and taken away again, it leaves a number at the nearest integer, ties to even: beyond 2^52 a double has no room for a fraction. */
+const magic = 6755399441055744
+
+/** Several times faster than Math.round. */
 function rounded(value: number): number {
-  return value + 6755399441055744 - 6755399441055744
+  return value + magic - magic
 }
 
 function clamp(code: number, middle: number): number {
