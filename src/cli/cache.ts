@@ -9,7 +9,8 @@ import { paint, printable, quoted, writeLine } from './terminal.ts'
 export function addCacheCommand(program: Command, { stdout }: CommandContext): void {
   const command = program
     .command('cache')
-    .description('converted models that are kept for the next time: list or clear them')
+    .description('list or clear the converted models that are kept for the next time')
+    .helpCommand(false)
     .addHelpText(
       'after',
       `
