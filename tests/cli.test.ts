@@ -85,11 +85,11 @@ describe('ask', { timeout: slow }, () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout.endsWith('}\n')).toBe(true)
     const result = JSON.parse(stdout)
-    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model'])
+    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model', 'precision'])
     expect(result.usage).toEqual({ prompt_tokens: expect.any(Number), image_tokens: 4, completion_tokens: 8 })
     expect(Object.keys(result.timings)).toEqual(['load_ms', 'image_ms', 'prompt_ms', 'decode_ms'])
     for (const time of Object.values(result.timings)) expect(time).toBeGreaterThan(0)
-    expect(result).toMatchObject({ finish_reason: 'length', model })
+    expect(result).toMatchObject({ finish_reason: 'length', model, precision: 'f32' })
     expect(streamed.stdout).toBe(`${result.answer}\n`)
   })
 
@@ -397,6 +397,32 @@ describe('train', { timeout: slow }, () => {
     expect(resumed).toEqual({ code: 0, stdout: '', stderr: '' })
     expect(JSON.parse(readFileSync(join(exported, 'config.json'), 'utf8')).torch_dtype).toBe('bfloat16')
   })
+})
+
+test('a model is converted once, listed and cleared', { timeout: slow }, async () => {
+  vi.stubEnv('LLAVA_CACHE', join(folder, 'cache'))
+  try {
+    const words = ['ask', picture, question, '--model', model, '--max-tokens', '3', '--precision', 'int4']
+    const first = await runHere(...words)
+    expect(first).toMatchObject({ code: 0, stderr: 'precision int4: as asked, 1 MB of weights\n' })
+    expect(await runHere(...words)).toEqual(first)
+    expect(JSON.parse((await runHere(...words, '--json')).stdout).precision).toBe('int4')
+    const listed = await runHere('cache')
+    expect(listed.stdout).toMatch(
+      /^precision +size +last used +model\nint4 +1 MB +\S+ \S+ +.*model\n1 converted model, 1 MB, in /,
+    )
+    expect(JSON.parse((await runHere('cache', 'list', '--json')).stdout).models).toMatchObject([
+      { precision: 'int4', model },
+    ])
+    expect((await runHere('cache', 'clear')).stdout).toMatch(/^Deleted 1 converted model, 1 MB, from /)
+    expect((await runHere('cache')).stdout).toMatch(/^No converted models in /)
+    expect((await runHere(...words.slice(0, -1), 'int5')).stderr).toMatch(
+      /Cannot use --precision int5: expected f32, f16, int8/,
+    )
+    expect((await runHere('cache', 'empty')).code).toBe(1)
+  } finally {
+    vi.unstubAllEnvs()
+  }
 })
 
 test('trace writes what it lists', { timeout: slow }, async () => {

@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander'
 import { addAblateCommand } from './ablate.ts'
 import { addAskCommand } from './ask.ts'
+import { addCacheCommand } from './cache.ts'
 import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
@@ -73,5 +74,6 @@ Examples:
   addAblateCommand(program, context)
   addPicturebookCommand(program, context)
   addTraceCommand(program, context)
+  addCacheCommand(program, context)
   return program
 }

@@ -40,6 +40,16 @@ export async function readModelFolder(
   folder: string,
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<ModelFolder> {
+  const parts = await readModelParts(folder, { signal })
+  const weights = await attempt(folder, 'its weights', () => loadWeights(folder, parts.config))
+  return { ...parts, weights }
+}
+
+/** All of a model folder but its weights, which may be large. Errors: those of `readModelFolder`. */
+export async function readModelParts(
+  folder: string,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<Omit<ModelFolder, 'weights'>> {
   const status = await stat(folder).catch(() => undefined)
   if (!status?.isDirectory()) {
     const file = folder.endsWith('.gguf') ? "a GGUF file of llama.cpp's" : 'a file'
@@ -61,12 +71,8 @@ export async function readModelFolder(
   const template = await readTemplate(folder, { config, tokenizer, tokenizerConfig })
   const generation = await readOptional(folder, 'generation_config.json', readGenerationConfig)
   signal?.throwIfAborted()
-  const weights = await loadWeights(folder, config).catch((error: unknown) =>
-    explain(folder, { file: 'its weights', error }),
-  )
   return {
     config,
-    weights,
     tokenizer,
     template,
     imageProcessor,
@@ -242,7 +248,8 @@ async function readText(folder: string, file: string): Promise<string | undefine
   }
 }
 
-async function attempt<T>(folder: string, file: string, read: () => T | Promise<T>): Promise<T> {
+/** Runs `read`; its errors name the folder and what in it was read. */
+export async function attempt<T>(folder: string, file: string, read: () => T | Promise<T>): Promise<T> {
   try {
     return await read()
   } catch (error) {

@@ -47,6 +47,10 @@ export type SessionOptions = Compute & {
    * keep them alive. Do not change them afterwards: operators may have repacked them, constants may be folded.
    */
   initializers?: Readonly<Record<string, ResidentTensor>>
+  /** The folder of the files that the model's external data names; ONNX Runtime maps them into memory. */
+  externalFolder?: string | undefined
+  /** Leaves operators on constants to every run: float16 weights that are widened would be kept in float32 otherwise. */
+  keepConstants?: boolean | undefined
   /** How far ONNX Runtime rewrites the graph; `all` when left out. */
   optimization?: 'none' | 'basic' | 'extended' | 'all'
   /** Path prefix of a JSON profile, written when the session is disposed. */
@@ -60,6 +64,15 @@ export type RunOptions = {
   fetch?: readonly string[]
   /** Stops the run between two operators. */
   signal?: AbortSignal | undefined
+}
+
+/** A stretch of a file that holds the value of an initializer. */
+export type FilePart = {
+  readonly path: string
+  readonly dtype: ElementType
+  readonly shape: readonly number[]
+  readonly offset: number
+  readonly bytes: number
 }
 
 type State = {
@@ -224,8 +237,10 @@ function nativeSettings(options: SessionOptions, action: string): Address {
     check(api.SetInterOpNumThreads(settings, 1), action)
     check(api.SetSessionGraphOptimizationLevel(settings, optimizationLevels[optimization]), action)
     // Threads spin while a run goes on and sleep between runs: sessions take turns, an idle one must not burn a core.
-    const spinning = [nativeText('session.force_spinning_stop'), nativeText('1')] as const
-    check(api.AddSessionConfigEntry(settings, ...spinning), action)
+    const entries = { 'session.force_spinning_stop': '1', ...configEntries(options) }
+    for (const [key, value] of Object.entries(entries)) {
+      check(api.AddSessionConfigEntry(settings, nativeText(key), nativeText(value)), action)
+    }
     if (profile !== undefined) check(api.EnableProfiling(settings, nativePath(profile)), action)
     if (device === 'webgpu') addWebGpu(settings, action)
     return settings
@@ -251,6 +266,15 @@ function addWebGpu(settings: Address, action: string): void {
     ),
     `${action} on device webgpu`,
   )
+}
+
+function configEntries({ externalFolder, keepConstants }: SessionOptions): Record<string, string> {
+  return {
+    ...(externalFolder !== undefined && { 'session.model_external_initializers_file_folder_path': externalFolder }),
+    // Without VNNI, sums of unsigned and signed bytes are kept in 16 bits and overflow unnoticed; this takes the exact way on such processors.
+    'session.x64quantprecision': '1',
+    ...(keepConstants && { 'optimization.disable_specified_optimizers': 'ConstantFolding' }),
+  }
 }
 
 /** Hands initializers to the session to be; each tensor that it borrows is appended to `borrowed`. */

@@ -3,6 +3,7 @@
 import { reshape, sum, sumTo } from './broadcast.ts'
 import { add, scaleBy } from './elementwise.ts'
 import { rows, transpose } from './layout.ts'
+import { linearOfCodes } from './quantized.ts'
 import { broadcastShapes, type Dim, formatShape, sameShape } from './shape.ts'
 import { apply, type Tensor } from './tensor.ts'
 
@@ -70,6 +71,8 @@ export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Ten
   if (weight.shape.length !== 2 || x.shape.at(-1) !== width) {
     throw new RangeError(`Cannot apply a linear layer of shape ${formatShape(weight.shape)} to ${formatShape(x.shape)}`)
   }
+  const ofCodes = linearOfCodes(x, weight, bias)
+  if (ofCodes !== undefined) return ofCodes
   const shape = [...x.shape.slice(0, -1), out as Dim]
   if (shape.slice(0, -1).filter((dim) => typeof dim === 'string').length > 1) {
     const product = matmul(x, weight, { transposeB: true })

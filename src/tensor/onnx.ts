@@ -56,6 +56,9 @@ const elementTypeCodes: Record<ElementType, number> = {
  */
 export type OperatorSet = 'cpu' | 'gpu'
 
+/** Where a value lies: a file beside the model, and a stretch of it in bytes. */
+export type ExternalValue = { readonly location: string; readonly offset?: number; readonly length?: number }
+
 export type ParameterPlacement = 'inputs' | 'initializers'
 
 export function writeOnnx(
@@ -64,6 +67,8 @@ export function writeOnnx(
     parameters: ParameterPlacement | ((name: string) => ParameterPlacement)
     name?: string
     operators?: OperatorSet
+    /** Initializers whose values lie in files. */
+    files?: (name: string) => ExternalValue | undefined
   },
 ): OnnxGraph {
   const order = sortNodes(Object.values(outputs))
@@ -165,7 +170,11 @@ export function writeOnnx(
   const placement = ({ name }: GraphValue) =>
     typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
   const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
-  const external = parameters.filter((value) => placement(value) === 'initializers').map(externalInitializer)
+  const external = parameters
+    .filter((value) => placement(value) === 'initializers')
+    .map((value) => {
+      return externalInitializer(value, options.files?.(value.name))
+    })
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',
@@ -232,12 +241,15 @@ function valueInfo({ name, dtype, shape }: GraphValue) {
   return { name, type: { value: { case: 'tensorType' as const, value: tensorType } } }
 }
 
-function externalInitializer({ name, dtype, shape }: GraphValue): MessageInitShape<typeof TensorProtoSchema> {
+function externalInitializer(
+  { name, dtype, shape }: GraphValue,
+  file: ExternalValue = { location: `${name}.supplied-by-the-session` },
+): MessageInitShape<typeof TensorProtoSchema> {
   return {
     name,
     dataType: elementTypeCodes[dtype],
     dims: shape.map((dim) => BigInt(dim)),
     dataLocation: 1,
-    externalData: [{ key: 'location', value: `${name}.supplied-by-the-session` }],
+    externalData: Object.entries(file).map(([key, value]) => ({ key, value: `${value}` })),
   }
 }
