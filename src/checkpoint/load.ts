@@ -15,32 +15,55 @@ export async function loadConfig(folder: string): Promise<LlavaConfig> {
   return parseLlavaConfig(await readStrictJson(join(folder, 'config.json')))
 }
 
+/** The tensors of a checkpoint by our names: shapes at once, numbers one tensor at a time. */
+export type StoredWeights = {
+  readonly shapes: ReadonlyMap<string, readonly number[]>
+  /** One tensor as float32. Errors: `RangeError` for a name that is not among `shapes`. */
+  readonly read: (name: string) => Promise<Float32Array>
+  readonly close: () => Promise<void>
+}
+
 /**
  * Loads every tensor that `config` expects. Nothing is read before all names and shapes agree.
+ *
+ * Errors: those of `openWeights`.
+ */
+export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
+  const stored = await openWeights(folder, config)
+  try {
+    const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
+    for (const [name, shape] of stored.shapes) weights.set(name, { shape, data: await stored.read(name) })
+    return weights
+  } finally {
+    await stored.close()
+  }
+}
+
+/**
+ * Opens the tensors that `config` expects, to read them one by one; headers only are read here.
  *
  * Errors: `Error` that lists missing, surplus and misshaped tensors together (at most 8 of each), or says that no known
  * layout fits; errors of `openCheckpoint` for broken files.
  */
-export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
+export async function openWeights(folder: string, config: LlavaConfig): Promise<StoredWeights> {
   const checkpoint = await openCheckpoint(folder)
   try {
     const { foreignNames, unknown } = renameTensors(checkpoint, config)
-    checkTensors({
-      action: `load the weights of ${folder}`,
-      config,
-      found: new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape])),
-      unknown,
-    })
-    const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
-    for (const name of expectedTensors(config).keys()) {
-      const foreign = foreignNames.get(name)
-      if (foreign === undefined) continue // optional
-      const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
-      weights.set(name, { shape, data: toFloat32(dtype, data) })
+    const found = new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape]))
+    checkTensors({ action: `load the weights of ${folder}`, config, found, unknown })
+    // In the order of the computation; optional tensors only where they are there.
+    const shapes = new Map([...expectedTensors(config)].filter(([name]) => found.has(name)))
+    return {
+      shapes,
+      read: async (name) => {
+        const { dtype, data } = await readCheckpointTensor(checkpoint, foreignNames.get(name) ?? name)
+        return toFloat32(dtype, data)
+      },
+      close: () => closeCheckpoint(checkpoint),
     }
-    return weights
-  } finally {
+  } catch (error) {
     await closeCheckpoint(checkpoint)
+    throw error
   }
 }
 
