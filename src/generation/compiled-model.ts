@@ -53,9 +53,9 @@ export async function compileModel(
   const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) =>
     compileGraph(outputs, { name, weights: resident, threads })
   const compiled = await Promise.allSettled([
-    compile(encodeGraph(config), 'encode'),
-    compile(prefillGraph(config), 'prefill'),
-    compile(stepGraph(config), 'step'),
+    compile(graphs.encode(config), 'encode'),
+    compile(graphs.prefill(config), 'prefill'),
+    compile(graphs.step(config), 'step'),
   ])
   const [encode, prefill, step] = compiled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
   if (encode === undefined || prefill === undefined || step === undefined || signal?.aborted) {
@@ -192,6 +192,9 @@ function take(outputs: Readonly<Record<string, ResidentTensor>>, name: string): 
   disposeTensor(tensor)
   return tensor.data
 }
+
+/** The three computations, by name, as outputs of symbolic graphs. */
+export const graphs = { encode: encodeGraph, prefill: prefillGraph, step: stepGraph } as const
 
 function encodeGraph(config: LlavaConfig): Record<string, Tensor> {
   const { imageSide: S } = config.vision

@@ -51,9 +51,17 @@ const elementTypeCodes: Record<ElementType, number> = {
 
 export type ParameterPlacement = 'inputs' | 'initializers'
 
+/** Where an initializer's numbers stand: bytes `offset` to `offset + length` of a file beside the graph. */
+export type ExternalPlace = { readonly file: string; readonly offset: number; readonly length: number }
+
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
-  options: { parameters: ParameterPlacement | ((name: string) => ParameterPlacement); name?: string },
+  options: {
+    parameters: ParameterPlacement | ((name: string) => ParameterPlacement)
+    name?: string
+    /** For a graph that is stored: the files of its initializers. Without it the session supplies them. */
+    place?: (name: string) => ExternalPlace
+  },
 ): OnnxGraph {
   const order = sortNodes(Object.values(outputs))
   const consumed = consumedTensors(order, Object.values(outputs))
@@ -153,7 +161,9 @@ export function writeOnnx(
   const placement = ({ name }: GraphValue) =>
     typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
   const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
-  const external = parameters.filter((value) => placement(value) === 'initializers').map(externalInitializer)
+  const external = parameters
+    .filter((value) => placement(value) === 'initializers')
+    .map((value) => externalInitializer(value, options.place?.(value.name)))
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',
@@ -220,12 +230,18 @@ function valueInfo({ name, dtype, shape }: GraphValue) {
   return { name, type: { value: { case: 'tensorType' as const, value: tensorType } } }
 }
 
-function externalInitializer({ name, dtype, shape }: GraphValue): MessageInitShape<typeof TensorProtoSchema> {
+function externalInitializer(
+  { name, dtype, shape }: GraphValue,
+  place: ExternalPlace | undefined,
+): MessageInitShape<typeof TensorProtoSchema> {
+  const location = { key: 'location', value: place?.file ?? `${name}.supplied-by-the-session` }
+  const range =
+    place === undefined ? [] : (['offset', 'length'] as const).map((key) => ({ key, value: `${place[key]}` }))
   return {
     name,
     dataType: elementTypeCodes[dtype],
     dims: shape.map((dim) => BigInt(dim)),
     dataLocation: 1,
-    externalData: [{ key: 'location', value: `${name}.supplied-by-the-session` }],
+    externalData: [location, ...range],
   }
 }
