@@ -1,0 +1,36 @@
+/** Where a model is: by the name of an embedded one, as a folder, or as ORG/NAME in the cache that Hugging Face tools share. */
+
+import { stat } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { findInCache, isHubName } from '../checkpoint/hub-cache.ts'
+
+/** Models that come with this package, relative to this file whether it runs from src/ or dist/. */
+const embedded = new Map([['picturebook', new URL('../../checkpoints/picturebook', import.meta.url)]])
+
+/**
+ * The folder of a model. A folder that is there comes before a name.
+ * Errors: `Error` that says what was looked for; `action` begins its sentence.
+ */
+export async function findModel(nameOrFolder: string, action = 'load the model'): Promise<string> {
+  const own = embedded.get(nameOrFolder)
+  const folder = own === undefined ? nameOrFolder : fileURLToPath(own)
+  if (await isThere(folder)) return folder
+  const cached = await findInCache(nameOrFolder)
+  if (cached !== undefined) return cached.folder
+  const names = [...embedded.keys()].join(', ')
+  const start = `Cannot ${action} ${nameOrFolder}`
+  if (own !== undefined)
+    throw new Error(`${start}: its folder ${folder} is missing, expected it to come with the package`)
+  throw new Error(
+    isHubName(nameOrFolder)
+      ? `${start}: there is no such folder and no such model in the cache, expected one, or fetch it with llava pull ${nameOrFolder}`
+      : `${start}: there is no such folder, expected one or a name of ${names}`,
+  )
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
+}
