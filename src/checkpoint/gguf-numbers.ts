@@ -70,12 +70,12 @@ function toQ4(values: Float32Array): Uint8Array {
     const scale = Math.fround(extreme / -8)
     const inverse = scale === 0 ? 0 : Math.fround(1 / scale)
     scales[b] = scale
-    const nibble = (i: number) => {
-      const scaled = Math.fround((values[b * block + i] ?? 0) * inverse)
-      return Math.min(15, Math.trunc(Math.fround(scaled + 8.5)))
-    }
     const to = b * blockBytes.Q4_0 + 2
-    for (let i = 0; i < half; i++) bytes[to + i] = nibble(i) | (nibble(i + half) << 4)
+    for (let i = 0; i < half; i++) {
+      const low = Math.fround(Math.fround((values[b * block + i] ?? 0) * inverse) + 8.5)
+      const high = Math.fround(Math.fround((values[b * block + half + i] ?? 0) * inverse) + 8.5)
+      bytes[to + i] = Math.min(15, low | 0) | (Math.min(15, high | 0) << 4)
+    }
   }
   return withScales(bytes, scales)
 }
