@@ -114,6 +114,10 @@ describe('info', () => {
     expect((await runHere('info', at('none'))).stderr).toMatch(
       /^llava: Cannot describe the model .*there is no such folder/,
     )
+    writeFileSync(at('x.gguf'), 'GGUF')
+    expect((await runHere('info', at('x.gguf'))).stderr).toMatch(
+      /it is a file for llama.cpp, expected a folder with config.json/,
+    )
     expect((await runHere('info', model, '--context', '9999')).stderr).toMatch(
       /expected at most 1024 as in config.json\n$/,
     )

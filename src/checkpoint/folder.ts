@@ -112,6 +112,10 @@ async function describeAbsence(folder: string): Promise<string> {
       'AutoModelForImageTextToText.from_pretrained(folder).save_pretrained(out, safe_serialization=True)'
     )
   }
+  const gguf = names.find((name) => name.endsWith('.gguf'))
+  if (gguf !== undefined) {
+    return `found only ${gguf}, a file for llama.cpp, expected ${weightsFile}; use the model that it was converted from`
+  }
   const shard = names.find((name) => name.endsWith('.safetensors'))
   if (shard !== undefined) return `found ${shard} without its index, expected ${indexFile} beside it`
   return `expected ${weightsFile} or ${indexFile}, found neither`

@@ -8,7 +8,7 @@ import { loadConfig, loadWeights } from '../checkpoint/load.ts'
 import { mergeAdapter, readAdapter, unmergeAdapter } from '../checkpoint/lora.ts'
 import { findModel } from '../generation/find-model.ts'
 import type { CommandContext } from './context.ts'
-import { kindOf, oneOf } from './options.ts'
+import { oneOf } from './options.ts'
 import { formatCount, quoted, writeLine } from './terminal.ts'
 import { dtypes, expectExportable } from './train.ts'
 
@@ -48,8 +48,6 @@ export async function mergeFolders(
   { out, undo = false, dtype }: MergeOptions,
 ): Promise<{ layers: number; whole: number }> {
   const folder = await findModel(model, 'merge into')
-  if ((await kindOf(folder)) !== 'folder')
-    throw new Error(`Cannot merge into ${model}: it is a file, expected a model folder`)
   if (resolve(out) === resolve(folder)) {
     throw new Error(`Cannot use --out ${out}: it is the model itself, expected another folder`)
   }

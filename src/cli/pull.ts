@@ -20,7 +20,7 @@ export function addPullCommand(program: Command, context: CommandContext): void 
       `
 Examples:
   $ llava pull llava-hf/llava-1.5-7b-hf
-  $ llava pull llava-hf/llava-1.5-7b-hf --revision 8c85e9a
+  $ llava pull llava-hf/llava-1.5-7b-hf --revision main
   $ llava ask photo.jpg 'What is it?' --model llava-hf/llava-1.5-7b-hf
 
 An interrupted download goes on where it stopped. Every file is checked against the hub's hash.

@@ -14,7 +14,14 @@ const embedded = new Map([['picturebook', new URL('../../checkpoints/picturebook
 export async function findModel(nameOrFolder: string, action = 'load the model'): Promise<string> {
   const own = embedded.get(nameOrFolder)
   const folder = own === undefined ? nameOrFolder : fileURLToPath(own)
-  if (await isThere(folder)) return folder
+  const found = await stat(folder).catch(() => undefined)
+  if (found?.isDirectory()) return folder
+  if (found !== undefined) {
+    const what = folder.endsWith('.gguf') ? 'a file for llama.cpp' : 'a file'
+    throw new Error(
+      `Cannot ${action} ${nameOrFolder}: it is ${what}, expected a folder with config.json and safetensors`,
+    )
+  }
   const cached = await findInCache(nameOrFolder)
   if (cached !== undefined) return cached.folder
   const names = [...embedded.keys()].join(', ')
@@ -25,12 +32,5 @@ export async function findModel(nameOrFolder: string, action = 'load the model')
     isHubName(nameOrFolder)
       ? `${start}: there is no such folder and no such model in the cache, expected one, or fetch it with llava pull ${nameOrFolder}`
       : `${start}: there is no such folder, expected one or a name of ${names}`,
-  )
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
   )
 }
