@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { InferenceSession, Tensor } from 'onnxruntime-web'
+import { env, InferenceSession, Tensor } from 'onnxruntime-web'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { tokenizeConversation } from '../src/conversation/tokenize.ts'
 import { userTurn } from '../src/conversation/turns.ts'
@@ -21,6 +21,8 @@ const picturebook = fileURLToPath(new URL('../checkpoints/picturebook', import.m
 const picture = fileURLToPath(new URL('../fixtures/pictures/picturebook.png', import.meta.url))
 const root = mkdtempSync(join(tmpdir(), 'llava-onnx-'))
 const folder = join(root, 'exported')
+
+env.wasm.numThreads = 1 // its worker threads wait by spinning
 
 beforeAll(() => exportOnnx(folder, { from: picturebook }))
 afterAll(() => rmSync(root, { recursive: true }))

@@ -11,7 +11,8 @@ import { ggufTokenizer } from './gguf-tokenizer.ts'
 import { visionMetadata, visionTensors } from './gguf-vision.ts'
 import { writeGguf } from './gguf-writer.ts'
 import { readStrictJson } from './json.ts'
-import { loadConfig, openWeights } from './load.ts'
+import { loadConfig } from './load.ts'
+import { openWeightReader } from './weight-reader.ts'
 
 export type GgufExport = {
   from: string // model folder
@@ -23,7 +24,7 @@ export type GgufExport = {
 
 /**
  * Writes `NAME-f16.gguf` and `mmproj-NAME-f16.gguf` into a new folder; an earlier export there is replaced. One tensor is in memory at a time.
- * Errors: `Error` for a model that llama.cpp cannot express and for a folder of other things; errors of `openWeights`.
+ * Errors: `Error` for a model that llama.cpp cannot express and for a folder of other things; errors of `openWeightReader`.
  */
 export async function exportGguf(
   folder: string,
@@ -45,7 +46,7 @@ export async function exportGguf(
   const processor = readImageProcessorConfig(await readStrictJson(join(from, 'preprocessor_config.json')))
   const language = { ...languageMetadata(config.language, { name, dtype }), ...tokenizer }
   const vision = visionMetadata(config, { name: `${name} (vision)`, dtype: visionDtype, ...colours(processor) })
-  const weights = await openWeights(from, config)
+  const weights = await openWeightReader(from, config)
   try {
     const parts = {
       model: { metadata: language, tensors: languageTensors(config.language, { weights, dtype }) },

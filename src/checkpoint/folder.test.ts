@@ -75,7 +75,7 @@ describe('openCheckpoint', () => {
     await rm(join(folder, 'two.safetensors'))
     await expect(openCheckpoint(folder)).rejects.toThrow('found neither')
     await writeFile(join(folder, 'model-q4_0.gguf'), '')
-    await expect(openCheckpoint(folder)).rejects.toThrow('found only model-q4_0.gguf, a file for llama.cpp')
+    await expect(openCheckpoint(folder)).rejects.toThrow('found only model-q4_0.gguf, a GGUF file')
     await rm(join(folder, 'model-q4_0.gguf'))
     await writeFile(join(folder, 'pytorch_model-00001-of-00002.bin'), '')
     await expect(openCheckpoint(folder)).rejects.toThrow('safe_serialization=True')

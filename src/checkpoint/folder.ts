@@ -112,9 +112,9 @@ async function describeAbsence(folder: string): Promise<string> {
       'AutoModelForImageTextToText.from_pretrained(folder).save_pretrained(out, safe_serialization=True)'
     )
   }
-  const gguf = names.find((name) => name.endsWith('.gguf'))
-  if (gguf !== undefined) {
-    return `found only ${gguf}, a file for llama.cpp, expected ${weightsFile}; use the model that it was converted from`
+  const foreign = names.find((name) => name.endsWith('.gguf'))
+  if (foreign !== undefined) {
+    return `found only ${foreign}, a GGUF file of llama.cpp's, expected ${weightsFile}; use the checkpoint that it was made from`
   }
   const shard = names.find((name) => name.endsWith('.safetensors'))
   if (shard !== undefined) return `found ${shard} without its index, expected ${indexFile} beside it`

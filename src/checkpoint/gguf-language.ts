@@ -3,7 +3,7 @@
 import type { LanguageModelConfig } from '../model/config.ts'
 import { fileCodes, fittingDtype, type GgufDtype } from './gguf-numbers.ts'
 import type { GgufMetadata, GgufTensor } from './gguf-writer.ts'
-import type { StoredWeights } from './load.ts'
+import type { WeightReader } from './weight-reader.ts'
 
 const blockNames: ReadonlyMap<string, string> = new Map([
   ['norm1', 'attn_norm'],
@@ -61,7 +61,7 @@ export function languageMetadata(
 /** The tensors in the order of the computation; norms and biases stay float32, the head is never below 8 bits. */
 export function languageTensors(
   language: LanguageModelConfig,
-  { weights, dtype }: { weights: StoredWeights; dtype: GgufDtype },
+  { weights, dtype }: { weights: WeightReader; dtype: GgufDtype },
 ): GgufTensor[] {
   const names = [...weights.shapes.keys()].filter((ours) => ours.startsWith('languageModel.'))
   return names.map((ours) => {

@@ -7,7 +7,7 @@
 import { countUsedVisionBlocks, type LlavaConfig } from '../model/config.ts'
 import { fileCodes, fittingDtype, type GgufDtype } from './gguf-numbers.ts'
 import type { GgufMetadata, GgufTensor } from './gguf-writer.ts'
-import type { StoredWeights } from './load.ts'
+import type { WeightReader } from './weight-reader.ts'
 
 const names: ReadonlyMap<string, string> = new Map([
   ['patchEmbedding.weight', 'v.patch_embd.weight'],
@@ -74,7 +74,7 @@ export function visionMetadata(
 
 export function visionTensors(
   config: LlavaConfig,
-  { weights, dtype }: { weights: StoredWeights; dtype: GgufDtype },
+  { weights, dtype }: { weights: WeightReader; dtype: GgufDtype },
 ): GgufTensor[] {
   const used = countUsedVisionBlocks(config)
   const encoder = [...weights.shapes].flatMap(([ours, shape]): GgufTensor[] => {
@@ -103,7 +103,7 @@ function dtypeOf(name: string, { shape, dtype }: { shape: readonly number[]; dty
 /** Two layers as they are; a single one W as [W; −W] and [I, −I], because gelu(x) − gelu(−x) = x. */
 function projectorTensors(
   { language, projector, vision }: LlavaConfig,
-  { weights, dtype }: { weights: StoredWeights; dtype: GgufDtype },
+  { weights, dtype }: { weights: WeightReader; dtype: GgufDtype },
 ): GgufTensor[] {
   const { width: D } = language
   const linear = projector.layers === 1

@@ -6,10 +6,11 @@ import type { LlavaConfig } from '../model/config.ts'
 import { fromFloat32, toFloat32 } from './dtype.ts'
 import { closeCheckpoint, openCheckpoint } from './folder.ts'
 import { detectLayout, expectedTensors, type LayoutName, layoutNames, optionalTensors, toForeign } from './layouts.ts'
-import { loadConfig, loadWeights, openWeights, type Weights } from './load.ts'
+import { loadConfig, loadWeights, type Weights } from './load.ts'
 import { type TensorToWrite, writeSafetensors } from './safetensors-writer.ts'
 import { saveCheckpoint } from './save.ts'
 import { tinyClip, tinySiglip } from './tiny-config.fixture.ts'
+import { openWeightReader } from './weight-reader.ts'
 
 let root: string
 let folder: string
@@ -74,7 +75,7 @@ describe('a whole model', () => {
   ] as const)('is copied tensor by tensor under the names of %s', async (layout) => {
     const weights = randomWeights(tinyClip)
     await saveCheckpoint(folder, { config: tinyClip, weights })
-    const stored = await openWeights(folder, tinyClip)
+    const stored = await openWeightReader(folder, tinyClip)
     const copy = join(root, `copy-${layout}`)
     await saveCheckpoint(copy, { config: tinyClip, weights: stored, layout })
     await stored.close()

@@ -6,6 +6,7 @@ import { isFloat, toFloat32 } from './dtype.ts'
 import { type Checkpoint, closeCheckpoint, openCheckpoint, readCheckpointTensor } from './folder.ts'
 import { quote, readStrictJson } from './json.ts'
 import { detectLayout, expectedTensors, isIgnored, layoutNames, optionalTensors, toCanonical } from './layouts.ts'
+import { readFully } from './ranged-read.ts'
 
 /** All tensors of a model by our names (see layouts.ts). */
 export type Weights = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>
@@ -15,12 +16,11 @@ export async function loadConfig(folder: string): Promise<LlavaConfig> {
   return parseLlavaConfig(await readStrictJson(join(folder, 'config.json')))
 }
 
-/** The tensors of a checkpoint by our names: shapes at once, numbers one tensor at a time. */
-export type StoredWeights = {
-  readonly shapes: ReadonlyMap<string, readonly number[]>
-  /** One tensor as float32. Errors: `RangeError` for a name that is not among `shapes`. */
-  readonly read: (name: string) => Promise<Float32Array>
-  readonly close: () => Promise<void>
+/** The weights of a checkpoint before they are read. Close it with `closeWeights`. */
+export type OpenWeights = {
+  readonly checkpoint: Checkpoint
+  /** Our name → stored name, of every tensor that the config expects and the checkpoint has. */
+  readonly foreignNames: ReadonlyMap<string, string>
 }
 
 /**
@@ -29,42 +29,61 @@ export type StoredWeights = {
  * Errors: those of `openWeights`.
  */
 export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
-  const stored = await openWeights(folder, config)
+  const opened = await openWeights(folder, config)
   try {
     const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
-    for (const [name, shape] of stored.shapes) weights.set(name, { shape, data: await stored.read(name) })
+    for (const [name, foreign] of opened.foreignNames) {
+      const { dtype, shape, data } = await readCheckpointTensor(opened.checkpoint, foreign)
+      weights.set(name, { shape, data: toFloat32(dtype, data) })
+    }
     return weights
   } finally {
-    await stored.close()
+    await closeWeights(opened)
   }
 }
 
 /**
- * Opens the tensors that `config` expects, to read them one by one; headers only are read here.
+ * Opens the weight files of a checkpoint and reads their headers only.
  *
  * Errors: `Error` that lists missing, surplus and misshaped tensors together (at most 8 of each), or says that no known
  * layout fits; errors of `openCheckpoint` for broken files.
  */
-export async function openWeights(folder: string, config: LlavaConfig): Promise<StoredWeights> {
+export async function openWeights(folder: string, config: LlavaConfig): Promise<OpenWeights> {
   const checkpoint = await openCheckpoint(folder)
   try {
     const { foreignNames, unknown } = renameTensors(checkpoint, config)
-    const found = new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape]))
-    checkTensors({ action: `load the weights of ${folder}`, config, found, unknown })
-    // In the order of the computation; optional tensors only where they are there.
-    const shapes = new Map([...expectedTensors(config)].filter(([name]) => found.has(name)))
-    return {
-      shapes,
-      read: async (name) => {
-        const { dtype, data } = await readCheckpointTensor(checkpoint, foreignNames.get(name) ?? name)
-        return toFloat32(dtype, data)
-      },
-      close: () => closeCheckpoint(checkpoint),
-    }
+    checkTensors({
+      action: `load the weights of ${folder}`,
+      config,
+      found: new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape])),
+      unknown,
+    })
+    const present = [...expectedTensors(config).keys()].flatMap((name) => {
+      const foreign = foreignNames.get(name)
+      return foreign === undefined ? [] : [[name, foreign] as const] // an optional one may be absent
+    })
+    return { checkpoint, foreignNames: new Map(present) }
   } catch (error) {
     await closeCheckpoint(checkpoint)
     throw error
   }
+}
+
+/** Rows `from` to `to` (exclusive) along the first axis of one of our tensors, as float32. Errors: `RangeError` when there is none of that name. */
+export async function readWeightRows(
+  { checkpoint, foreignNames }: OpenWeights,
+  name: string,
+  { from, to }: { from: number; to: number },
+): Promise<Float32Array> {
+  const { file, dtype, shape, begin, end } = entryOf(checkpoint, foreignNames.get(name) ?? name)
+  const rowBytes = (end - begin) / Math.max(1, shape[0] ?? 1)
+  const start = file.dataStart + begin
+  const range = { begin: start + from * rowBytes, end: start + to * rowBytes, what: `tensor ${name} of ${file.path}` }
+  return toFloat32(dtype, await readFully(file.handle, range))
+}
+
+export async function closeWeights({ checkpoint }: OpenWeights): Promise<void> {
+  await closeCheckpoint(checkpoint)
 }
 
 /**

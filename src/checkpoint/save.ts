@@ -8,12 +8,13 @@ import type { WeightDtype } from './dtype.ts'
 import { weightsFile } from './folder.ts'
 import { quote } from './json.ts'
 import { type LayoutName, toForeign } from './layouts.ts'
-import { checkTensors, type StoredWeights, type Weights } from './load.ts'
+import { checkTensors, type Weights } from './load.ts'
 import { type TensorToWrite, writeSafetensors } from './safetensors-writer.ts'
+import type { WeightReader } from './weight-reader.ts'
 
 export type CheckpointToSave = {
   config: LlavaConfig
-  weights: Weights | StoredWeights // stored ones are read one by one
+  weights: Weights | WeightReader // stored ones are read one by one
   dtype?: WeightDtype // default F32
   layout?: Exclude<LayoutName, 'original'> // names of the tensors, default hugging-face
   files?: Record<string, string> // further files by name: tokenizer.json, preprocessor_config.json, …
@@ -52,7 +53,7 @@ export async function saveCheckpoint(
   )
 }
 
-function tensorsOf(weights: Weights | StoredWeights): ReadonlyMap<string, TensorToWrite> {
+function tensorsOf(weights: Weights | WeightReader): ReadonlyMap<string, TensorToWrite> {
   if (!('shapes' in weights)) return weights
   return new Map([...weights.shapes].map(([name, shape]) => [name, { shape, read: () => weights.read(name) }]))
 }

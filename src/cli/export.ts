@@ -6,7 +6,8 @@ import type { WeightDtype } from '../checkpoint/dtype.ts'
 import { exportModel } from '../checkpoint/export.ts'
 import { exportGguf } from '../checkpoint/export-gguf.ts'
 import { ggufDtypes } from '../checkpoint/gguf-numbers.ts'
-import { loadConfig, openWeights } from '../checkpoint/load.ts'
+import { loadConfig } from '../checkpoint/load.ts'
+import { openWeightReader } from '../checkpoint/weight-reader.ts'
 import { exportOnnx } from '../generation/export-onnx.ts'
 import { findModel } from '../generation/find-model.ts'
 import type { CommandContext } from './context.ts'
@@ -115,7 +116,7 @@ async function write({
     })
     return [files.model, files.mmproj]
   }
-  const weights = await openWeights(from, await loadConfig(from))
+  const weights = await openWeightReader(from, await loadConfig(from))
   let done = 0
   const counted = {
     ...weights,

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import type { Dtype } from '../checkpoint/dtype.ts'
 import { closeCheckpoint, openCheckpoint } from '../checkpoint/folder.ts'
 import { detectLayout, isIgnored, type LayoutName } from '../checkpoint/layouts.ts'
-import { loadConfig, openWeights } from '../checkpoint/load.ts'
+import { loadConfig } from '../checkpoint/load.ts'
+import { openWeightReader } from '../checkpoint/weight-reader.ts'
 import { countUsedVisionBlocks, type LlavaConfig } from '../model/config.ts'
 import { findTemplateSource, readTokenizer, type TemplateSource } from './model-folder.ts'
 
@@ -44,7 +45,7 @@ export type Memory = {
 
 /**
  * Describes a model folder; `context` is what the memory of the cache is told for, the model's own unless given.
- * Errors: `RangeError` for a context that the model has not, errors of `loadConfig` and `openWeights` for broken folders.
+ * Errors: `RangeError` for a context that the model has not, errors of `loadConfig` and `openWeightReader` for broken folders.
  */
 export async function describeModel(
   folder: string,
@@ -57,7 +58,7 @@ export async function describeModel(
       `Cannot use a context of ${tokens} tokens: expected at most ${config.language.context} as in config.json`,
     )
   }
-  const weights = await openWeights(folder, config)
+  const weights = await openWeightReader(folder, config)
   await weights.close()
   const { shapes: tensors } = weights
   const { tokenizer, tokenizerConfig } = await readTokenizer(folder)

@@ -8,10 +8,11 @@ import { join } from 'node:path'
 import { writeFileAtomically, writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { fromFloat32 } from '../checkpoint/dtype.ts'
 import { readCompanionFiles } from '../checkpoint/export.ts'
-import { loadConfig, openWeights, type StoredWeights } from '../checkpoint/load.ts'
+import { loadConfig } from '../checkpoint/load.ts'
 import { writeFully } from '../checkpoint/safetensors-writer.ts'
+import { openWeightReader, type WeightReader } from '../checkpoint/weight-reader.ts'
 import { type LlavaConfig, toHuggingFaceConfig } from '../model/config.ts'
-import { type ExternalPlace, type GraphValue, type OnnxGraph, writeOnnx } from '../tensor/index.ts'
+import { type GraphValue, type OnnxGraph, writeOnnx } from '../tensor/index.ts'
 import { graphs } from './compiled-model.ts'
 
 const descriptionFile = 'llava.json'
@@ -39,7 +40,7 @@ const conventions = {
 /**
  * Writes encode.onnx, prefill.onnx, step.onnx, their weights as float32 in weights-N.bin, llava.json and the tokenizer, template and
  * preprocessing files into a new folder; an earlier export there is replaced. One tensor is in memory at a time.
- * Errors: `Error` for a folder of other things, those of `openWeights`.
+ * Errors: `Error` for a folder of other things, those of `openWeightReader`.
  */
 export async function exportOnnx(
   folder: string,
@@ -55,7 +56,7 @@ export async function exportOnnx(
 ): Promise<void> {
   const config = await loadConfig(from)
   const companions = await readCompanionFiles(from)
-  const weights = await openWeights(from, config)
+  const weights = await openWeightReader(from, config)
   try {
     const used = usedWeights(config)
     const places = placeWeights([...weights.shapes].filter(([name]) => used.has(name)))
@@ -65,12 +66,12 @@ export async function exportOnnx(
       async (temporary) => {
         const described: Record<string, ReturnType<typeof describe>> = {}
         for (const name of graphNames) {
-          const graph = writeOnnx(graphs[name](config), { parameters: 'initializers', name, place })
+          const graph = writeOnnx(graphs[name](config), { parameters: 'initializers', name, files: place })
           await writeText(join(temporary, `${name}.onnx`), graph.model)
           described[name] = describe(name, graph)
         }
         await writeWeights(temporary, { places, weights, signal, onProgress })
-        const files = [...new Set([...places.values()].map(({ file }) => file))]
+        const files = [...new Set([...places.values()].map(({ location }) => location))]
         const sizes = await Promise.all(
           files.map(async (file) => ({ file, bytes: (await stat(join(temporary, file))).size })),
         )
@@ -94,25 +95,28 @@ export async function exportOnnx(
   }
 }
 
+/** A file beside the graphs, and a stretch of it in bytes. */
+type Place = { readonly location: string; readonly offset: number; readonly length: number }
+
 function usedWeights(config: LlavaConfig): Set<string> {
   const written = graphNames.map((name) => writeOnnx(graphs[name](config), { parameters: 'initializers', name }))
   return new Set(written.flatMap(({ parameters }) => parameters.map(({ name }) => name)))
 }
 
 /** One place after the other, a new file before one grows too large. */
-function placeWeights(list: readonly (readonly [string, readonly number[]])[]): Map<string, ExternalPlace> {
-  const places = new Map<string, ExternalPlace>()
+function placeWeights(list: readonly (readonly [string, readonly number[]])[]): Map<string, Place> {
+  const places = new Map<string, Place>()
   let [file, offset] = [1, 0]
   for (const [name, shape] of list) {
     const length = 4 * shape.reduce((product, size) => product * size, 1)
     if (offset > 0 && offset + length > largestFile) [file, offset] = [file + 1, 0]
-    places.set(name, { file: `weights-${file}.bin`, offset, length })
+    places.set(name, { location: `weights-${file}.bin`, offset, length })
     offset = Math.ceil((offset + length) / alignment) * alignment
   }
   return places
 }
 
-function placeOf(places: ReadonlyMap<string, ExternalPlace>, name: string): ExternalPlace {
+function placeOf(places: ReadonlyMap<string, Place>, name: string): Place {
   const place = places.get(name)
   if (place === undefined) throw new Error(`Cannot export to ONNX: weight ${name} is missing`)
   return place
@@ -126,18 +130,18 @@ async function writeWeights(
     signal,
     onProgress,
   }: {
-    places: ReadonlyMap<string, ExternalPlace>
-    weights: StoredWeights
+    places: ReadonlyMap<string, Place>
+    weights: WeightReader
     signal: AbortSignal | undefined
     onProgress: ((progress: { done: number; total: number }) => void) | undefined
   },
 ): Promise<void> {
   let done = 0
-  for (const file of new Set([...places.values()].map(({ file }) => file))) {
+  for (const file of new Set([...places.values()].map(({ location }) => location))) {
     await writeFileAtomically(join(folder, file), async (handle) => {
       let written = 0
       for (const [name, place] of places) {
-        if (place.file !== file) continue
+        if (place.location !== file) continue
         signal?.throwIfAborted()
         await writeFully(handle, new Uint8Array(place.offset - written))
         await writeFully(handle, fromFloat32('F32', await weights.read(name)))

@@ -49,18 +49,18 @@ const elementTypeCodes: Record<ElementType, number> = {
   float16: 10,
 }
 
-export type ParameterPlacement = 'inputs' | 'initializers'
+/** Where a value lies: a file beside the model, and a stretch of it in bytes. */
+export type ExternalValue = { readonly location: string; readonly offset?: number; readonly length?: number }
 
-/** Where an initializer's numbers stand: bytes `offset` to `offset + length` of a file beside the graph. */
-export type ExternalPlace = { readonly file: string; readonly offset: number; readonly length: number }
+export type ParameterPlacement = 'inputs' | 'initializers'
 
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
   options: {
     parameters: ParameterPlacement | ((name: string) => ParameterPlacement)
     name?: string
-    /** For a graph that is stored: the files of its initializers. Without it the session supplies them. */
-    place?: (name: string) => ExternalPlace
+    /** Initializers whose values lie in files. */
+    files?: (name: string) => ExternalValue | undefined
   },
 ): OnnxGraph {
   const order = sortNodes(Object.values(outputs))
@@ -163,7 +163,9 @@ export function writeOnnx(
   const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
   const external = parameters
     .filter((value) => placement(value) === 'initializers')
-    .map((value) => externalInitializer(value, options.place?.(value.name)))
+    .map((value) => {
+      return externalInitializer(value, options.files?.(value.name))
+    })
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',
@@ -232,16 +234,13 @@ function valueInfo({ name, dtype, shape }: GraphValue) {
 
 function externalInitializer(
   { name, dtype, shape }: GraphValue,
-  place: ExternalPlace | undefined,
+  file: ExternalValue = { location: `${name}.supplied-by-the-session` },
 ): MessageInitShape<typeof TensorProtoSchema> {
-  const location = { key: 'location', value: place?.file ?? `${name}.supplied-by-the-session` }
-  const range =
-    place === undefined ? [] : (['offset', 'length'] as const).map((key) => ({ key, value: `${place[key]}` }))
   return {
     name,
     dataType: elementTypeCodes[dtype],
     dims: shape.map((dim) => BigInt(dim)),
     dataLocation: 1,
-    externalData: [location, ...range],
+    externalData: Object.entries(file).map(([key, value]) => ({ key, value: `${value}` })),
   }
 }
