@@ -33,7 +33,9 @@ type Described = {
 }
 type Port = { name: string; dtype: string; shape: (number | string)[] }
 
-test('a picture and a question in onnxruntime-web, by llava.json alone, answer as here', async () => {
+test('a picture and a question in onnxruntime-web, by llava.json alone, answer as here', {
+  timeout: 300_000,
+}, async () => {
   const description: Described = JSON.parse(readFileSync(join(folder, 'llava.json'), 'utf8'))
   const externalData = description.weights.map(({ file }) => ({ path: file, data: readFileSync(join(folder, file)) }))
   const open = (name: string) =>

@@ -20,7 +20,7 @@ export function addPullCommand(program: Command, context: CommandContext): void 
       `
 Examples:
   $ llava pull llava-hf/llava-1.5-7b-hf
-  $ llava pull llava-hf/llava-1.5-7b-hf --revision main
+  $ llava pull llava-hf/llava-1.5-7b-hf --revision main     then --model llava-hf/llava-1.5-7b-hf@main
   $ llava ask photo.jpg 'What is it?' --model llava-hf/llava-1.5-7b-hf
 
 An interrupted download goes on where it stopped. Every file is checked against the hub's hash.
@@ -56,6 +56,9 @@ async function pull(
   else if (!quiet) {
     const amount = result.fetched === 0 ? 'Nothing new' : `Fetched ${formatBytes(result.fetched)}`
     writeLine(stdout, `${amount}; the model is in ${quoted(result.folder)}`)
-    writeLine(stdout, `Ask it: llava ask PICTURE QUESTION --model ${quoted(model)}`)
+    writeLine(
+      stdout,
+      `Ask it: llava ask PICTURE QUESTION --model ${quoted(revision === undefined ? model : `${model}@${revision}`)}`,
+    )
   }
 }

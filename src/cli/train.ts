@@ -58,7 +58,7 @@ Ctrl-C finishes the step, writes a checkpoint and says how to go on.`,
 
 async function train(path: string, options: TrainOptions, { stdout, stderr, watch }: CommandContext): Promise<void> {
   const read = await readRecipe(path)
-  const recipe = isHubName(read.model) ? { ...read, model: await findModel(read.model) } : read
+  const recipe = isHubName(read.model.replace(/@.*/, '')) ? { ...read, model: await findModel(read.model) } : read
   const folder = options.out ?? join('runs', recipe.name)
   await expectWritableFolder('--out', folder)
   const exportTo =

@@ -1,4 +1,4 @@
-/** Where a model is: by the name of an embedded one, as a folder, or as ORG/NAME in the cache that Hugging Face tools share. */
+/** Where a model is: by the name of an embedded one, as a folder, or as ORG/NAME or ORG/NAME@REVISION in the cache that Hugging Face tools share. */
 
 import { stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
@@ -22,15 +22,16 @@ export async function findModel(nameOrFolder: string, action = 'load the model')
       `Cannot ${action} ${nameOrFolder}: it is ${what}, expected a folder with config.json and safetensors`,
     )
   }
-  const cached = await findInCache(nameOrFolder)
+  const [name = '', revision] = nameOrFolder.split('@', 2)
+  const cached = await findInCache(name, { revision })
   if (cached !== undefined) return cached.folder
   const names = [...embedded.keys()].join(', ')
   const start = `Cannot ${action} ${nameOrFolder}`
   if (own !== undefined)
     throw new Error(`${start}: its folder ${folder} is missing, expected it to come with the package`)
   throw new Error(
-    isHubName(nameOrFolder)
-      ? `${start}: there is no such folder and no such model in the cache, expected one, or fetch it with llava pull ${nameOrFolder}`
+    isHubName(name)
+      ? `${start}: there is no such folder and no such model in the cache, expected one, or fetch it with llava pull ${name}${revision === undefined ? '' : ` --revision ${revision}`}`
       : `${start}: there is no such folder, expected one or a name of ${names}`,
   )
 }
