@@ -1,11 +1,10 @@
 /** The library's front door: load a model folder, ask about pictures, converse, look inside. */
 
-import { stat } from 'node:fs/promises'
-import { fileURLToPath } from 'node:url'
 import { tokenizeConversation } from './conversation/tokenize.ts'
 import { assistantTurn, systemTurn, type Turn, userTurn } from './conversation/turns.ts'
 import { type CompiledModel, disposeModel } from './generation/compiled-model.ts'
 import { closeContext, type GenerationContext, openContext } from './generation/context.ts'
+import { findModel } from './generation/find-model.ts'
 import {
   type FinishReason,
   type GenerationOptions,
@@ -75,12 +74,10 @@ export type Llava = {
 
 export type LoadOptions = OpenModelOptions
 
-/** Models that come with this package, relative to this file whether it runs from src/ or dist/. */
-const embedded = new Map([['picturebook', new URL('../checkpoints/picturebook', import.meta.url)]])
-
 export const Llava = {
   /**
-   * Loads a model: the name of an embedded one (`picturebook`, the default) or the folder of a Hugging Face checkpoint.
+   * Loads a model: the name of an embedded one (`picturebook`, the default), the folder of a Hugging Face checkpoint, or ORG/NAME
+   * of one that was fetched before (`llava pull`).
    *
    * @throws Error when there is no such model or a file of it is missing, SyntaxError, TypeError or RangeError when one
    *   is corrupt; always one sentence that names it. `signal.reason` when the signal fires
@@ -88,23 +85,11 @@ export const Llava = {
   async load(nameOrFolder = 'picturebook', options: LoadOptions = {}): Promise<Llava> {
     const { signal } = options
     signal?.throwIfAborted()
-    const path = await findFolder(nameOrFolder)
+    const path = await findModel(nameOrFolder)
     const folder = await readModelParts(path, { signal })
     const { model, choice } = await openModel({ folder: path, config: folder.config }, options)
     return open({ model, folder }, choice)
   },
-}
-
-async function findFolder(nameOrFolder: string): Promise<string> {
-  const own = embedded.get(nameOrFolder)
-  const folder = own === undefined ? nameOrFolder : fileURLToPath(own)
-  if (await isThere(folder)) return folder
-  const names = [...embedded.keys()].join(', ')
-  throw new Error(
-    own === undefined
-      ? `Cannot load the model ${nameOrFolder}: there is no such folder, expected one or a name of ${names}`
-      : `Cannot load the model ${nameOrFolder}: its folder ${folder} is missing, expected it to come with the package`,
-  )
 }
 
 /** The public object over a compiled model. */
@@ -277,11 +262,4 @@ async function* texts(pieces: AsyncGenerator<Piece, GenerationResult>): AsyncGen
 
 async function lastValue<T>(generator: AsyncGenerator<unknown, T>): Promise<T> {
   for (let next = await generator.next(); ; next = await generator.next()) if (next.done) return next.value
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
 }

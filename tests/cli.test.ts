@@ -18,7 +18,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { crc32, deflateSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { closeSafetensors, openSafetensors } from '../src/checkpoint/safetensors.ts'
-import { runProgram } from '../src/cli/program.ts'
+import { runHere } from './run-here.ts'
 import { writeTinyModel } from './tiny-model.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'llava-cli-'))
@@ -58,22 +58,6 @@ function printed(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promis
     })
     child.on('close', (code) => reject(new Error(`It ended with code ${code} and without ${pattern}: ${text}`)))
   })
-}
-
-/** Runs the program in this process. */
-async function runHere(...words: string[]) {
-  const said = { stdout: '', stderr: '' }
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((text) => {
-      said[name] += text
-      return true
-    }),
-  )
-  try {
-    return { code: await runProgram(words), ...said }
-  } finally {
-    for (const spy of spies) spy.mockRestore()
-  }
 }
 
 describe('ask', { timeout: slow }, () => {

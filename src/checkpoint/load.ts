@@ -80,7 +80,8 @@ export async function openWeights(folder: string, config: LlavaConfig): Promise<
       const encoder = await openEncoder(folder)
       if (encoder !== undefined) {
         checkpoints.push(encoder)
-        for (const [ours, place] of placeTensors(encoder, { action, rename: renameEncoder }).places) places.set(ours, place)
+        for (const [ours, place] of placeTensors(encoder, { action, rename: renameEncoder }).places)
+          places.set(ours, place)
       }
     }
     const expected = expectedTensors(config)
@@ -110,7 +111,8 @@ export async function readWeightRows(
   { from, to }: { from: number; to: number },
 ): Promise<Float32Array> {
   const place = places.get(name)
-  if (place === undefined) throw new RangeError(`Cannot read tensor ${quote(name)}: the checkpoint has none of that name`)
+  if (place === undefined)
+    throw new RangeError(`Cannot read tensor ${quote(name)}: the checkpoint has none of that name`)
   const { file, dtype, shape, begin, end } = entryOf(place)
   const rowBytes = (end - begin) / Math.max(1, shape[0] ?? 1)
   const start = file.dataStart + begin

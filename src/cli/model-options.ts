@@ -19,7 +19,10 @@ export type SamplingChoices = {
 
 export function addModelOptions(command: Command): Command {
   return command
-    .option('-m, --model <name|folder>', 'a built-in model or a Hugging Face folder (default: picturebook)')
+    .option(
+      '-m, --model <name|folder>',
+      'a built-in model, a Hugging Face folder or ORG/NAME that was pulled (default: picturebook)',
+    )
     .option(
       '--precision <name>',
       `bits of the weights: ${[...precisions, 'auto'].join(', ')} (default: auto, by model size and free memory)`,

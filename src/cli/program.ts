@@ -8,10 +8,13 @@ import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
+import { addExportCommand } from './export.ts'
+import { addInfoCommand } from './info.ts'
 import { watchInterruptions } from './interruption.ts'
 import { addMergeCommand } from './merge.ts'
 import { packageVersion } from './package-files.ts'
 import { addPicturebookCommand } from './picturebook.ts'
+import { addPullCommand } from './pull.ts'
 import { addReportCommand } from './report.ts'
 import { addStartCommand } from './start.ts'
 import { openTerminal } from './terminal.ts'
@@ -67,6 +70,9 @@ Examples:
   addStartCommand(program, context)
   addAskCommand(program, context)
   addChatCommand(program, context)
+  addPullCommand(program, context)
+  addInfoCommand(program, context)
+  addExportCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)
   addReportCommand(program, context)

@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import type { Command } from 'commander'
 import type { WeightDtype } from '../checkpoint/dtype.ts'
 import { companionFiles, exportModel } from '../checkpoint/export.ts'
+import { isHubName } from '../checkpoint/hub-cache.ts'
 import type { Weights } from '../checkpoint/load.ts'
+import { findModel } from '../generation/find-model.ts'
 import { type Device, devices } from '../runtime/session.ts'
 import { readRecipe } from '../training/recipe.ts'
 import { train as runRecipe } from '../training/run.ts'
@@ -59,7 +61,8 @@ Ctrl-C finishes the step, writes a checkpoint and says how to go on.`,
 }
 
 async function train(path: string, options: TrainOptions, { stdout, stderr, watch }: CommandContext): Promise<void> {
-  const recipe = await readRecipe(path)
+  const read = await readRecipe(path)
+  const recipe = isHubName(read.model.replace(/@.*/, '')) ? { ...read, model: await findModel(read.model) } : read
   const folder = options.out ?? join('runs', recipe.name)
   await expectWritableFolder('--out', folder)
   const exportTo =

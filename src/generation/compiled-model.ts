@@ -18,7 +18,7 @@ import { type Context, languageModel, logits } from '../model/language-model.ts'
 import { arrange, mergedSequence } from '../model/llava.ts'
 import { project } from '../model/projector.ts'
 import { patchFeatures } from '../model/vision-encoder.ts'
-import type { WeightSource } from '../model/weights.ts'
+import { parameters, type WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Dim, gatherRows, input, rows, type Tensor, writeOnnx } from '../tensor/index.ts'
@@ -258,6 +258,15 @@ export function take(outputs: Readonly<Record<string, ResidentTensor>>, name: st
   if (!(tensor?.data instanceof Float32Array)) throw new Error(`Cannot read output ${name}: it is not there`)
   disposeTensor(tensor)
   return tensor.data
+}
+
+/** The computations of a model, by name, as outputs of symbolic graphs in float32. */
+export function modelGraphs(config: LlavaConfig): Readonly<Record<string, Readonly<Record<string, Tensor>>>> {
+  return {
+    encode: encodeGraph(config, parameters),
+    ...(config.tiles && { arrange: arrangeGraph(config, parameters) }),
+    language: languageGraph(config, parameters, 'float32'),
+  }
 }
 
 function encodeGraph(config: LlavaConfig, weights: WeightSource): Record<string, Tensor> {

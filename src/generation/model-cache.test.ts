@@ -4,14 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { randomView, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
 import { saveCheckpoint } from '../checkpoint/save.ts'
-import {
-  type CompiledModel,
-  compileModel,
-  compileSupplied,
-  disposeModel,
-  prefill,
-  step,
-} from './compiled-model.ts'
+import { type CompiledModel, compileModel, compileSupplied, disposeModel, prefill, step } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
 import { allocateCache } from './kv-cache.ts'
 import { cachedWeights, cacheFolder, clearCache, listCache, prepareCache } from './model-cache.ts'
@@ -38,7 +31,12 @@ async function logitsOf(model: CompiledModel) {
   const picture = preparePicture(randomView(config, { seed: 3 }), config)
   const { visualTokens } = await encodePicture(model, picture)
   const ids = Int32Array.of(1, 20, ...new Array(config.visualTokens).fill(config.imageToken), 30, 31)
-  const first = await prefill(model, { ids, pictures: [{ start: 2, length: picture.length, visualTokens }], cache: memory, past: 0 })
+  const first = await prefill(model, {
+    ids,
+    pictures: [{ start: 2, length: picture.length, visualTokens }],
+    cache: memory,
+    past: 0,
+  })
   const second = await step(model, { ids: [40], past: [ids.length], cache: memory })
   await disposeModel(model)
   return [...first, ...second]
