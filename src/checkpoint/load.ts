@@ -24,24 +24,38 @@ export async function loadConfig(folder: string): Promise<LlavaConfig> {
 export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
   const checkpoint = await openCheckpoint(folder)
   try {
-    const { foreignNames, unknown } = renameTensors(checkpoint, config)
-    checkTensors({
-      action: `load the weights of ${folder}`,
-      config,
-      found: new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape])),
-      unknown,
+    return await readRenamed(checkpoint, {
+      expected: expectedTensors(config),
+      optional: optionalTensors(config),
+      rename: renameByLayout(checkpoint, config),
     })
-    const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
-    for (const name of expectedTensors(config).keys()) {
-      const foreign = foreignNames.get(name)
-      if (foreign === undefined) continue // optional
-      const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
-      weights.set(name, { shape, data: toFloat32(dtype, data) })
-    }
-    return weights
   } finally {
     await closeCheckpoint(checkpoint)
   }
+}
+
+/** Our name of a stored tensor: `unknown` when there is none, `ignored` when it is surplus that does no harm. */
+export type Rename = (foreign: string) => { readonly ours: string } | 'ignored' | 'unknown'
+
+type Shapes = ReadonlyMap<string, readonly number[]>
+
+/** Reads the expected tensors of an open checkpoint as float32, by our names. Nothing is read before all names and shapes agree. */
+export async function readRenamed(
+  checkpoint: Checkpoint,
+  { expected, optional, rename }: { expected: Shapes; optional: ReadonlySet<string>; rename: Rename },
+): Promise<Weights> {
+  const action = `load the weights of ${checkpoint.folder}`
+  const { foreignNames, unknown } = renameTensors(checkpoint, { action, rename })
+  const found = new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape]))
+  compareTensors({ action, expected, optional, found, unknown })
+  const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
+  for (const name of expected.keys()) {
+    const foreign = foreignNames.get(name)
+    if (foreign === undefined) continue // optional
+    const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
+    weights.set(name, { shape, data: toFloat32(dtype, data) })
+  }
+  return weights
 }
 
 /**
@@ -56,11 +70,25 @@ export function checkTensors({
 }: {
   action: string
   config: LlavaConfig
-  found: ReadonlyMap<string, readonly number[]>
+  found: Shapes
   unknown?: readonly string[]
 }): void {
-  const expected = expectedTensors(config)
-  const optional = optionalTensors(config)
+  compareTensors({ action, expected: expectedTensors(config), optional: optionalTensors(config), found, unknown })
+}
+
+function compareTensors({
+  action,
+  expected,
+  optional,
+  found,
+  unknown,
+}: {
+  action: string
+  expected: Shapes
+  optional: ReadonlySet<string>
+  found: Shapes
+  unknown: readonly string[]
+}): void {
   const missing = [...expected.keys()].filter((name) => !found.has(name) && !optional.has(name))
   const surplus = [...unknown.map(quote), ...[...found.keys()].filter((name) => !expected.has(name)).map(quote)]
   const misshaped: string[] = []
@@ -75,29 +103,37 @@ export function checkTensors({
     throw new Error(`Cannot ${action}: the tensors do not fit the config: ${problems.join('; ')}`)
 }
 
-/** Our name → stored name, and the stored names that the layout does not know. */
-function renameTensors(checkpoint: Checkpoint, config: LlavaConfig) {
-  const action = `Cannot load the weights of ${checkpoint.folder}`
-  const layout = detectLayout(checkpoint.tensors.keys())
+/** How the layout that fits best names a model's tensors. */
+function renameByLayout({ folder, tensors }: Checkpoint, config: LlavaConfig): Rename {
+  const layout = detectLayout(tensors.keys())
   if (layout === undefined) {
-    const examples = [...checkpoint.tensors.keys()].slice(0, 3).map(quote).join(', ')
+    const examples = [...tensors.keys()].slice(0, 3).map(quote).join(', ')
     throw new Error(
-      `${action}: found ${checkpoint.tensors.size} tensors (${examples || 'none'}), expected names of layout ${layoutNames.join(', ')}`,
+      `Cannot load the weights of ${folder}: found ${tensors.size} tensors (${examples || 'none'}), expected names of layout ${layoutNames.join(', ')}`,
     )
   }
+  return (foreign) => {
+    const ours = isIgnored(foreign) ? undefined : toCanonical(foreign, layout)
+    if (ours === undefined) return isIgnored(foreign) ? 'ignored' : 'unknown'
+    // A tied head may be stored as a copy of the embedding.
+    return ours === 'languageModel.head.weight' && config.language.tiedHead ? 'ignored' : { ours }
+  }
+}
+
+/** Our name → stored name, and the stored names that mean nothing to us. */
+function renameTensors({ tensors }: Checkpoint, { action, rename }: { action: string; rename: Rename }) {
   const foreignNames = new Map<string, string>()
   const unknown: string[] = []
-  for (const [foreign, { dtype }] of checkpoint.tensors) {
-    if (isIgnored(foreign)) continue
-    const ours = toCanonical(foreign, layout)
-    // A tied head may be stored as a copy of the embedding.
-    if (ours === 'languageModel.head.weight' && config.language.tiedHead) continue
-    if (ours === undefined) unknown.push(foreign)
-    else if (foreignNames.has(ours)) {
-      throw new Error(`${action}: ${quote(foreign)} and ${quote(foreignNames.get(ours) ?? '')} both mean ${ours}`)
+  for (const [foreign, { dtype }] of tensors) {
+    const named = rename(foreign)
+    if (named === 'ignored') continue
+    if (named === 'unknown') unknown.push(foreign)
+    else if (foreignNames.has(named.ours)) {
+      const other = quote(foreignNames.get(named.ours) ?? '')
+      throw new Error(`Cannot ${action}: ${quote(foreign)} and ${other} both mean ${named.ours}`)
     } else if (!isFloat(dtype)) {
-      throw new Error(`${action}: tensor ${quote(foreign)} is ${dtype}, expected F64, F32, F16 or BF16`)
-    } else foreignNames.set(ours, foreign)
+      throw new Error(`Cannot ${action}: tensor ${quote(foreign)} is ${dtype}, expected F64, F32, F16 or BF16`)
+    } else foreignNames.set(named.ours, foreign)
   }
   return { foreignNames, unknown }
 }

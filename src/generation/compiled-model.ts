@@ -186,7 +186,7 @@ async function runLanguageModel(
 }
 
 /** An output's numbers; its tensor is freed. */
-function take(outputs: Readonly<Record<string, ResidentTensor>>, name: string): Float32Array {
+export function take(outputs: Readonly<Record<string, ResidentTensor>>, name: string): Float32Array {
   const tensor = outputs[name]
   if (!(tensor?.data instanceof Float32Array)) throw new Error(`Cannot read output ${name}: it is not there`)
   disposeTensor(tensor)

@@ -36,11 +36,7 @@ export async function readModelFolder(
   folder: string,
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<ModelFolder> {
-  const status = await stat(folder).catch(() => undefined)
-  if (!status?.isDirectory()) {
-    const found = status === undefined ? 'there is no such folder' : 'it is a file, expected a folder'
-    throw new Error(`Cannot load the model ${folder}: ${found}`)
-  }
+  await expectFolder(folder)
   signal?.throwIfAborted()
   const config = await readPart(folder, 'config.json', parseLlavaConfig)
   const { tokenizer, tokenizerConfig } = await readTokenizer(folder)
@@ -61,6 +57,14 @@ export async function readModelFolder(
     ...stopRules({ config, tokenizer, template, extra: generation?.eosTokens ?? [] }),
     defaults: generation?.defaults ?? {},
   }
+}
+
+/** @throws Error when there is no folder of that name */
+export async function expectFolder(folder: string): Promise<void> {
+  const status = await stat(folder).catch(() => undefined)
+  if (status?.isDirectory()) return
+  const found = status === undefined ? 'there is no such folder' : 'it is a file, expected a folder'
+  throw new Error(`Cannot load the model ${folder}: ${found}`)
 }
 
 /** The tokenizer of a model folder, and its tokenizer_config.json as it is there. */
@@ -166,7 +170,8 @@ function expectVocabulary(folder: string, { config, tokenizer }: Pick<ModelFolde
   }
 }
 
-async function readPart<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T> {
+/** A JSON file of a model folder, read by `read`. Errors name the folder and the file. */
+export async function readPart<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T> {
   const text = await readText(folder, file)
   if (text === undefined) throw new Error(`Cannot load the model ${folder}: ${file} is missing`)
   let json: unknown
@@ -179,7 +184,8 @@ async function readPart<T>(folder: string, file: string, read: (json: unknown) =
   return attempt(folder, file, () => read(json))
 }
 
-async function readOptional<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T | undefined> {
+/** `readPart` of a file that may be missing. */
+export async function readOptional<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T | undefined> {
   return (await readText(folder, file)) === undefined ? undefined : readPart(folder, file, read)
 }
 
@@ -201,7 +207,7 @@ async function attempt<T>(folder: string, file: string, read: () => T | Promise<
 }
 
 /** The same error with the folder and the file in its sentence, of the same class. */
-function explain(folder: string, { file, error }: { file: string; error: unknown }): never {
+export function explain(folder: string, { file, error }: { file: string; error: unknown }): never {
   const message = messageOf(error)
   if (message.startsWith('Cannot load the model ')) throw error
   const sentence = `Cannot load the model ${folder}: ${file}: ${message.replace(/^Cannot /, 'cannot ')}`
