@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import { addAblateCommand } from './ablate.ts'
 import { addAskCommand } from './ask.ts'
 import { addChatCommand } from './chat.ts'
+import { addClipCommand } from './clip.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
@@ -66,6 +67,7 @@ Examples:
   addStartCommand(program, context)
   addAskCommand(program, context)
   addChatCommand(program, context)
+  addClipCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)
   addReportCommand(program, context)
