@@ -16,6 +16,8 @@ import type { ResidentTensor } from '../runtime/resident-tensor.ts'
 import type { Compute } from '../runtime/session.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
+import { type ContrastSettings, contrastSettings } from './contrast-settings.ts'
+import { contrastiveLoss } from './contrastive.ts'
 import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
 import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
@@ -25,7 +27,7 @@ import { createPictureEncoder } from './picture-encoder.ts'
 import type { Recipe } from './recipe.ts'
 import { findCheckpoint, readState } from './run-checkpoint.ts'
 import { openSource } from './sources.ts'
-import { type Stage, stages } from './stages.ts'
+import { partOf, type Stage, stages } from './stages.ts'
 
 export type Lesson = {
   readonly recipe: Recipe
@@ -33,8 +35,10 @@ export type Lesson = {
   readonly config: LlavaConfig
   readonly processor: ImageProcessorConfig
   readonly source: SampleSource
-  /** Undefined when the lesson has no text. */
+  /** Undefined when the lesson has no conversations. */
   readonly encoding: Encoding | undefined
+  /** Undefined when the lesson has no captions. */
+  readonly captions: { readonly tokenizer: Tokenizer; readonly settings: ContrastSettings } | undefined
   /** Tokens that stand for a picture: P, or fewer words. */
   readonly pictureTokens: number
   /** Pictures that a batch of the graph has room for: one a row, or more when rows are packed. */
@@ -77,12 +81,16 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
           length: recipe.length,
         }
       : undefined
+  const captions =
+    stage.objective === 'captions' && tokenizer !== undefined
+      ? { tokenizer, settings: contrastSettings(config, recipe) }
+      : undefined
   if (encoding !== undefined && recipe.length > config.language.context) {
     throw new RangeError(
       `Cannot train ${recipe.name}: found length ${recipe.length}, expected at most the ${config.language.context} tokens of the model's context`,
     )
   }
-  if (stage.objective !== 'answers' && labelNames.length === 0) {
+  if (stage.objective !== 'answers' && stage.objective !== 'captions' && labelNames.length === 0) {
     throw new RangeError(
       `Cannot train ${recipe.name}: stage ${recipe.stage} needs labelled patches, which its data does not have`,
     )
@@ -91,8 +99,10 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
   const startingValue = ({ name, shape }: { name: string; shape: readonly number[] }) => {
     const known = starts.get(name)
     if (known === undefined) {
-      const depth = name.startsWith('visionEncoder.') ? config.vision.depth : config.language.depth
-      return initialWeight({ name, shape }, { seed: recipe.seed, depth })
+      return initialWeight(
+        { name: name.replace(/^captioner\./, ''), shape },
+        { seed: recipe.seed, depth: depthOf(name) },
+      )
     }
     const size = shape.reduce((product, dim) => product * dim, 1)
     if (known.length !== size) {
@@ -101,6 +111,11 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
       )
     }
     return known.slice()
+  }
+  const depthOf = (name: string) => {
+    const { clip, captioner } = captions?.settings ?? {}
+    const towers = { visionEncoder: config.vision, textEncoder: clip?.text, captioner: captioner?.language }
+    return (towers[partOf(name) as keyof typeof towers] ?? config.language).depth
   }
   const encoder =
     stage.pictures === 'features'
@@ -123,6 +138,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     processor,
     source,
     encoding,
+    captions,
     pictureTokens,
     pictureSlots,
     wordIds:
@@ -132,6 +148,9 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     objective: (base, { length = recipe.length } = {}) => {
       const weights = adaptedWeights(base, { lora: recipe.lora, layers })
       const { batch, checkpointing } = recipe
+      if (captions !== undefined) {
+        return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
+      }
       if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
       if (stage.objective === 'patch-labels') {
         return patchLabelLoss(config, weights, {
