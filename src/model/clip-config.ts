@@ -116,7 +116,13 @@ export function parseClipConfig(json: unknown): ClipConfig {
   }
   const known = defaults[root.model_type]
   const top = parseSection(clipSchema, { ...root, projection_dim: root.projection_dim ?? known.projection_dim }, '')
-  const vision = readVision(sectionOf(root, 'vision'))
+  const section = sectionOf(root, 'vision')
+  if ('vision_use_head' in section && section.vision_use_head === false) {
+    throw new Error(
+      `${reading}: vision_config.vision_use_head is false, expected a vision encoder with its pooling head`,
+    )
+  }
+  const vision = readVision(section)
   const text = readText(sectionOf(root, 'text'), top.projection_dim)
   const config: ClipConfig = {
     kind: top.model_type,
@@ -129,10 +135,17 @@ export function parseClipConfig(json: unknown): ClipConfig {
   return config
 }
 
-/**
- * A section over the defaults of its class; `text_config_dict`, which files of 2022 have besides, wins over it as a whole. A vision section without a
- * pooling head (`vision_use_head: false`) has nothing to compare with texts.
- */
+/** The vision encoder of a CLIPModel or SiglipModel, or one alone: CLIPVisionModel, SiglipVisionModel. Errors: those of `parseClipConfig`. */
+export function parseVisionEncoder(json: unknown): VisionEncoderConfig {
+  const root = asRecord(json, 'the file')
+  for (const kind of ['clip', 'siglip'] as const) {
+    if (root.model_type === kind) return readVision(sectionOf(root, 'vision'))
+    if (root.model_type === defaults[kind].vision.model_type) return readVision({ ...defaults[kind].vision, ...root })
+  }
+  throw new Error(`${reading}: model_type is ${show(root.model_type)}, expected a CLIP or SigLIP model`)
+}
+
+/** A section over the defaults of its class; `text_config_dict`, which files of 2022 have besides, wins over it as a whole. */
 function sectionOf(root: Record<string, unknown>, name: 'text' | 'vision'): Record<string, unknown> {
   const known = defaults[root.model_type as 'clip' | 'siglip'][name]
   const given = root[`${name}_config`] ?? {}
@@ -145,11 +158,6 @@ function sectionOf(root: Record<string, unknown>, name: 'text' | 'vision'): Reco
   if (section.model_type !== known.model_type) {
     throw new Error(
       `${reading}: ${name}_config.model_type is ${show(section.model_type)}, expected ${show(known.model_type)}`,
-    )
-  }
-  if ('vision_use_head' in section && section.vision_use_head === false) {
-    throw new Error(
-      `${reading}: vision_config.vision_use_head is false, expected a vision encoder with its pooling head`,
     )
   }
   return section

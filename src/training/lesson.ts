@@ -3,7 +3,8 @@
 import { join } from 'node:path'
 import { readStrictJson } from '../checkpoint/json.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
-import { loadConfig, loadWeights, type Weights } from '../checkpoint/load.ts'
+import { loadConfig, type Weights } from '../checkpoint/load.ts'
+import { loadPart } from '../checkpoint/load-part.ts'
 import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
@@ -66,7 +67,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
   const config = await loadConfig(recipe.model)
   const layers = adaptedLayers(recipe, config)
   const processor = readImageProcessorConfig(await readStrictJson(join(recipe.model, 'preprocessor_config.json')))
-  const starts = await startingWeights(recipe)
+  const starts = await startingWeights(recipe, config)
   const source = await openSource(recipe.data, { config, split: 'train', seed: recipe.seed })
   const labelNames = source.labels?.names ?? []
   const pictureTokens = stage.pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
@@ -210,14 +211,19 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   return batches
 }
 
-/** Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder. */
-async function startingWeights(recipe: Recipe): Promise<Map<string, Float32Array>> {
+/**
+ * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder, which may hold that part
+ * alone.
+ */
+async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map<string, Float32Array>> {
   const result = new Map<string, Float32Array>()
   for (const [part, folder] of Object.entries(recipe.start)) {
     const checkpoint = await findCheckpoint(folder)
     // A model folder of other sizes elsewhere, such as another projector, still has this part.
     const stored =
-      checkpoint === undefined ? await loadWeights(folder, await loadConfig(folder)) : await readState(checkpoint)
+      checkpoint === undefined
+        ? await loadPart(folder, { part, config, model: recipe.model })
+        : await readState(checkpoint)
     const own = [...stored].filter(([name]) => name.startsWith(`${part}.`))
     if (own.length === 0) throw new Error(`Cannot start ${part} from ${folder}: it holds no weights of that part`)
     if (own.some(([name]) => isAdapter(name))) {
