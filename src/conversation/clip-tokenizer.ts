@@ -16,6 +16,7 @@ export type ClipTokenizer = {
   readonly start: readonly number[]
   readonly end: readonly number[]
   readonly pad: number
+  readonly vocabularySize: number // largest id + 1
   /** Tokens of the longest text, start and end included. */
   readonly context: number
   /** Whether every text is padded to `context`, or only to the longest of those read together. */
@@ -41,7 +42,8 @@ export function loadClipTokenizer(
   if (end.length === 0) throw new RangeError('Cannot load the tokenizer: its texts have no end token, expected one')
   // SigLIP learned from lower case throughout; SigLIP 2's file leaves that to whoever reads it (transformers: Siglip2Tokenizer).
   const prepare = (text: string) => (kind === 'siglip' ? text.toLowerCase() : text)
-  return { encode: (text) => encode(prepare(text)), start, end, pad, context, fills: kind === 'siglip' }
+  const vocabularySize = [...ids.values()].reduce((largest, id) => Math.max(largest, id), 0) + 1
+  return { encode: (text) => encode(prepare(text)), start, end, pad, vocabularySize, context, fills: kind === 'siglip' }
 }
 
 /**

@@ -39,6 +39,11 @@ export async function readClipFolder(folder: string, { signal }: RunLimits = {})
     const files = { tokenizerJson, ...(tokenizerConfig !== undefined && { tokenizerConfig }) }
     return loadClipTokenizer(files, { kind: config.kind, context: config.text.context })
   })
+  if (tokenizer.vocabularySize > config.text.vocabulary) {
+    throw new RangeError(
+      `Cannot load the model ${folder}: tokenizer.json has ids up to ${tokenizer.vocabularySize - 1}, expected at most ${config.text.vocabulary - 1} as in config.json`,
+    )
+  }
   const imageProcessor = await readPart(folder, 'preprocessor_config.json', readImageProcessorConfig)
   signal?.throwIfAborted()
   const weights = await loadClipWeights(folder, config).catch((error: unknown) =>

@@ -185,7 +185,11 @@ export async function readPart<T>(folder: string, file: string, read: (json: unk
 }
 
 /** `readPart` of a file that may be missing. */
-export async function readOptional<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T | undefined> {
+export async function readOptional<T>(
+  folder: string,
+  file: string,
+  read: (json: unknown) => T,
+): Promise<T | undefined> {
   return (await readText(folder, file)) === undefined ? undefined : readPart(folder, file, read)
 }
 
