@@ -60,7 +60,7 @@ describe('a vision encoder from a folder of its own', () => {
       /found kind "siglip", imageSide 30, width 24, .*, expected kind "clip", imageSide 28, width 32/,
     )
     await expect(loadPart(published('clip'), { part: 'languageModel', config, model: 'm' })).rejects.toThrow(
-      /^Cannot start languageModel from .*clip: it holds a vision encoder \(clip\), expected one with a languageModel$/,
+      /^Cannot start languageModel from .*clip: found model_type clip, of which only the visionEncoder can be taken$/,
     )
   })
 })

@@ -31,9 +31,8 @@ export async function loadPart(folder: string, wanted: WantedPart): Promise<Weig
   const alone = partAlone(kind)
   if (alone === undefined) return loadWeights(folder, await loadConfig(folder))
   if (alone !== wanted.part) {
-    const found = alone === 'visionEncoder' ? 'a vision encoder' : 'a language model'
     throw new RangeError(
-      `Cannot start ${wanted.part} from ${folder}: it holds ${found} (${kind}), expected one with a ${wanted.part}`,
+      `Cannot start ${wanted.part} from ${folder}: found model_type ${kind}, of which only the ${alone} can be taken`,
     )
   }
   return alone === 'visionEncoder' ? loadVisionEncoder(folder, json, wanted) : loadLanguageModel(folder, json, wanted)
