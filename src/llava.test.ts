@@ -163,6 +163,52 @@ describe('a conversation', () => {
   })
 })
 
+describe('a model that looks at tiles', () => {
+  const resolutions = [
+    { width: 16, height: 8 },
+    { width: 8, height: 16 },
+    { width: 16, height: 16 },
+  ]
+  // 4 tokens of the whole picture, and 4 lines of 4 with a newline each.
+  const tiled = 4 + 4 * 5
+  // As one padded square: 4 and a newline.
+  const single = 4 + 1
+
+  test('LLaVA-NeXT sees each picture in tiles, as many as there are', async () => {
+    const folder = join(root, 'next')
+    await writeTinyModel(folder, { config: tinyConfig({ tiles: { resolutions, unpadding: 'rounded' } }) })
+    await using next = await Llava.load(folder, { threads: 1 })
+    const { usage, answer } = await next.ask({ image: house, question })
+    expect(usage.imageTokens).toBe(tiled)
+    expect(answer).not.toBe((await next.ask({ image: tree, question })).answer)
+    expect((await next.ask({ images: [house, tree], question })).usage.imageTokens).toBe(2 * tiled)
+    const values = await next.trace({ images: [house, tree], question })
+    expect(values.get('pixels')?.shape).toEqual([10, 3, 8, 8])
+    expect(values.get('visualTokens')?.shape).toEqual([2 * tiled, 32])
+    const long = next.ask({ image: house, question: 'Where? '.repeat(800) })
+    await expect(long).rejects.toThrow(/tokens \(24 of them visual tokens\)/)
+  })
+
+  test('LLaVA-OneVision looks anew at a picture when another one joins it', async () => {
+    const folder = join(root, 'onevision')
+    const tiles = { resolutions, unpadding: 'rounded', mostTiles: 9 } as const
+    await writeTinyModel(folder, { config: tinySiglipConfig({ tiles }), seed: 4 })
+    await using onevision = await Llava.load(folder, { threads: 1 })
+    const conversation = onevision.conversation()
+    const first = await collect(conversation.say({ question, image: house }))
+    expect(first.answer.usage.imageTokens).toBe(tiled)
+    const more = await collect(conversation.say({ question: 'And?' }))
+    expect(more.answer.usage.imageTokens).toBe(tiled)
+    expect(more.answer.usage.reusedTokens).toBeGreaterThanOrEqual(first.answer.usage.promptTokens)
+    const joined = await collect(conversation.say({ question: 'And the tree?', image: tree }))
+    expect(joined.answer.usage.imageTokens).toBe(2 * single)
+    expect(joined.answer.usage.reusedTokens).toBeLessThan(tiled)
+    conversation.dispose()
+    const both = await onevision.ask({ images: [house, tree], question })
+    expect(both.usage.imageTokens).toBe(2 * single)
+  })
+})
+
 test('pieces bring tokens and log-probabilities', async () => {
   const stream = llava.pieces({ question, logprobs: 2, maxTokens: 2 })
   const { value } = await stream.next()

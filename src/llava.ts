@@ -14,11 +14,11 @@ import {
   type Piece,
 } from './generation/generate.ts'
 import { type ModelFolder, readModelFolder } from './generation/model-folder.ts'
-import { makePrompt, type PreparedPicture, type Prompt, preparePicture } from './generation/prompt.ts'
+import { makePrompt, type Prompt } from './generation/prompt.ts'
+import { type ShownPicture, showPicture } from './generation/shown-picture.ts'
 import { trace as traceModel } from './generation/trace.ts'
 import type { Values } from './generation/uncached.ts'
 import { decodeImage, type ImageSource } from './image/decode.ts'
-import { preprocess } from './image/preprocess.ts'
 import type { LlavaConfig } from './model/config.ts'
 
 export type Question = {
@@ -142,7 +142,7 @@ function openConversation(parts: Parts, { system }: { readonly system?: string |
   const start = system === undefined ? [] : [systemTurn(system)]
   const context = openContext(parts.model)
   let history: readonly Turn[] = start
-  let pictures: readonly PreparedPicture[] = []
+  let pictures: readonly ShownPicture[] = []
   return {
     get history() {
       return history
@@ -176,9 +176,9 @@ function openConversation(parts: Parts, { system }: { readonly system?: string |
   }
 }
 
-/** What is asked, its pictures ready for the vision encoder; `aborted` when the signal fired while they were read. */
+/** What is asked and its pictures; `aborted` when the signal fired while they were read. */
 type Asked<T> = T & {
-  readonly pictures: readonly PreparedPicture[]
+  readonly pictures: readonly ShownPicture[]
   readonly preparingMs: number
   readonly aborted: boolean
 }
@@ -203,11 +203,11 @@ async function questionTurn(
   const sources = image === undefined ? images : [image, ...images]
   const turn = userTurn(question, { images: sources.length })
   const started = performance.now()
-  const pictures: PreparedPicture[] = []
+  const pictures: ShownPicture[] = []
   try {
     for (const source of sources) {
       const picture = await decodeImage(source, signal === undefined ? {} : { signal })
-      pictures.push(preparePicture(preprocess(picture, folder.imageProcessor).data, folder.config))
+      pictures.push(showPicture(picture, folder))
     }
   } catch (error) {
     if (signal?.aborted && error === signal.reason) return { turn, pictures, preparingMs: 0, aborted: true }
@@ -223,13 +223,13 @@ const nothingSaid: GenerationResult = {
 }
 const nothing: Answer = { answer: '', ...nothingSaid }
 
-type Asking = { turns: readonly Turn[]; pictures: readonly PreparedPicture[] }
+type Asking = { turns: readonly Turn[]; pictures: readonly ShownPicture[] }
 
 function promptOf({ folder }: Parts, { turns, pictures }: Asking): Prompt {
   const { config, template, tokenizer } = folder
   const { imageToken } = config
   const tokenized = tokenizeConversation(turns, { template, tokenizer, imageToken, generationPrompt: true })
-  return makePrompt(tokenized, { pictures, config })
+  return makePrompt(tokenized, { pictures: pictures.map((show) => show(pictures.length)), config })
 }
 
 /** Generates with the folder's stop rules and defaults; the time that pictures took includes reading them. */

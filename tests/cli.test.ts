@@ -1,7 +1,16 @@
 /** The program as people meet it: what it prints, how it ends, what it leaves behind. Bad input goes through the same door in this process. */
 
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -124,7 +133,18 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
     return ['ask', question, '--model', copy]
   }
   const options = (...words: string[]) => ['ask', question, '--model', model, ...words]
-  const changeConfig = (copy: string, change: (config: { text_config: Record<string, unknown> }) => void) => {
+  const changeHeader = (copy: string, change: (text: string) => string) => {
+    const path = join(copy, 'model.safetensors')
+    writeFileSync(path, change(readFileSync(path, 'latin1')), 'latin1')
+  }
+  const changeTemplate = (copy: string, source: string) => {
+    writeFileSync(join(copy, 'chat_template.jinja'), source)
+    const path = join(copy, 'tokenizer_config.json')
+    const { llava_template: _, ...rest } = JSON.parse(readFileSync(path, 'utf8'))
+    writeFileSync(path, JSON.stringify(rest))
+  }
+  type Config = Record<string, unknown> & { text_config: Record<string, unknown> }
+  const changeConfig = (copy: string, change: (config: Config) => void) => {
     const config = JSON.parse(readFileSync(join(copy, 'config.json'), 'utf8'))
     change(config)
     writeFileSync(join(copy, 'config.json'), JSON.stringify(config))
@@ -176,6 +196,97 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
       'an unknown model_type',
       () => askOf('gpt', (copy) => changeConfig(copy, (config) => (config.text_config.model_type = 'gpt9'))),
       /gpt9/,
+    ],
+    [
+      'a model of another family',
+      () => askOf('qwen', (copy) => changeConfig(copy, (config) => (config.model_type = 'qwen2_vl'))),
+      /model_type is "qwen2_vl", expected "llava" or "llava_next" or "llava_onevision"/,
+    ],
+    [
+      'a config that contradicts the tensors',
+      () => askOf('deeper', (copy) => changeConfig(copy, (config) => (config.text_config.num_hidden_layers = 4))),
+      /its weights: .*the tensors do not fit the config: 9 missing \(languageModel\.blocks\.3/,
+    ],
+    [
+      'tensors of another shape',
+      () => askOf('wider', (copy) => changeConfig(copy, (config) => (config.text_config.intermediate_size = 64))),
+      /misshaped \(languageModel\.blocks\.0\.mlp\.gate\.weight \[48, 32\] instead of \[64, 32\]/,
+    ],
+    [
+      'an unknown number format',
+      () => askOf('fp4', (copy) => changeHeader(copy, (text) => text.replace('"F32"', '"F4" '))),
+      /tensor ".*" in the header of .*dtype: .*F32/,
+    ],
+    [
+      'weights that are whole numbers',
+      () => askOf('int', (copy) => changeHeader(copy, (text) => text.replace('"F32"', '"I32"'))),
+      /tensor ".*" is I32, expected F64, F32, F16 or BF16/,
+    ],
+    [
+      'a missing shard',
+      () =>
+        askOf('shards', (copy) => {
+          rmSync(join(copy, 'model.safetensors'))
+          const weight_map = { 'language_model.model.norm.weight': 'model-00001-of-00002.safetensors' }
+          writeFileSync(join(copy, 'model.safetensors.index.json'), JSON.stringify({ weight_map }))
+        }),
+      /names model-00001-of-00002\.safetensors, which is missing; the download may be incomplete/,
+    ],
+    [
+      'pickled weights',
+      () => askOf('pickle', (copy) => renameSync(join(copy, 'model.safetensors'), join(copy, 'pytorch_model.bin'))),
+      /found only pytorch_model\.bin, a pickle .*convert it with transformers: .*save_pretrained/,
+    ],
+    [
+      'GGUF in the place of safetensors',
+      () => askOf('gguf', (copy) => writeFileSync(join(copy, 'model.safetensors'), 'GGUF\x03\0\0\0 and more')),
+      /found a GGUF file of llama\.cpp's, expected safetensors/,
+    ],
+    [
+      'a folder with a GGUF file',
+      () => askOf('ggufs', (copy) => renameSync(join(copy, 'model.safetensors'), join(copy, 'model-q4_0.gguf'))),
+      /found only model-q4_0\.gguf, a GGUF file of llama\.cpp's, expected model\.safetensors/,
+    ],
+    [
+      'a GGUF file as model',
+      () => ['ask', question, '--model', file('model.gguf', 'GGUF')],
+      /model\.gguf: it is a GGUF file of llama\.cpp's, expected a folder/,
+    ],
+    [
+      'a tokenizer without the image token',
+      () => askOf('no-image', (copy) => changeConfig(copy, (config) => (config.image_token_index = 299))),
+      /tokenizer\.json has no added token 299, expected the image token that config\.json names/,
+    ],
+    [
+      'tiles that only the config knows of',
+      () =>
+        askOf('tiles', (copy) =>
+          changeConfig(copy, (config) =>
+            Object.assign(config, { model_type: 'llava_next', image_grid_pinpoints: [[8, 16]] }),
+          ),
+        ),
+      /preprocessor_config\.json cuts tiles for the resolutions none, expected 16x8 as in config\.json/,
+    ],
+    [
+      'a chat template that loops',
+      () =>
+        askOf('loop', (copy) =>
+          changeTemplate(copy, '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}'),
+        ),
+      /Cannot render the chat template: it has not ended after 2 seconds/,
+    ],
+    [
+      'a chat template that reaches for the prototype',
+      () =>
+        askOf('reach', (copy) =>
+          changeTemplate(copy, '{{ messages.constructor.constructor("return process")().exit(3) }}'),
+        ),
+      /Cannot render the chat template: /,
+    ],
+    [
+      'a chat template that does not parse',
+      () => askOf('syntax', (copy) => changeTemplate(copy, '{% for %}')),
+      /chat_template\.jinja: cannot parse the chat template/,
     ],
     ['a trace without a place', () => ['trace', picture, question, '--model', model], /required option '--out <file>'/],
     [

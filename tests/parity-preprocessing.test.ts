@@ -3,8 +3,8 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { pixels } from '../src/image/pixels.ts'
 import { preprocess, readImageProcessorConfig } from '../src/image/preprocess.ts'
+import { noise } from './references.ts'
 
 describe('preprocess equals the image processors of transformers to the bit', () => {
   type Case = {
@@ -25,13 +25,3 @@ describe('preprocess equals the image processors of transformers to the bit', ()
     expect(createHash('sha256').update(data).digest('hex')).toBe(sha256)
   })
 })
-
-/** The same generator as in make-references.py. */
-function noise({ width, height, seed }: { width: number; height: number; seed: number }) {
-  let state = seed
-  const next = () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state >>> 24
-  }
-  return pixels(width, height, Uint8Array.from({ length: width * height * 3 }, next))
-}

@@ -4,16 +4,14 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { toFloat32 } from '../src/checkpoint/dtype.ts'
 import { closeCheckpoint, openCheckpoint } from '../src/checkpoint/folder.ts'
 import { detectLayout, optionalTensors, toCanonical } from '../src/checkpoint/layouts.ts'
 import { loadConfig, loadWeights } from '../src/checkpoint/load.ts'
-import { closeSafetensors, openSafetensors, readTensor } from '../src/checkpoint/safetensors.ts'
 import { type CompiledModel, compileGraph, compileModel, disposeModel } from '../src/generation/compiled-model.ts'
 import { closeContext, openContext, readPrompt, readToken } from '../src/generation/context.ts'
 import { type Prompt, preparePicture } from '../src/generation/prompt.ts'
 import { greedy } from '../src/generation/sampling.ts'
-import { generateUncached } from '../src/generation/uncached.ts'
+import { generateUncached, type Values } from '../src/generation/uncached.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
 import { languageModel, logits } from '../src/model/language-model.ts'
 import { mergedSequence } from '../src/model/llava.ts'
@@ -33,6 +31,7 @@ import {
   type Tensor,
   writeOnnx,
 } from '../src/tensor/index.ts'
+import { readTensors, relativeDifference } from './references.ts'
 
 /**
  * Largest difference relative to the largest value. Sums in another order give up to 7e-6 (gradients: 1e-5); the tanh form
@@ -41,7 +40,6 @@ import {
 const tolerance = 5e-5
 const gradientTolerance = 1e-4
 
-type Values = { shape: readonly number[]; data: Float32Array }
 type References = {
   layout: string
   cases: Record<string, { ids: number[]; continuation: number[] }>
@@ -64,7 +62,7 @@ describe.each(models)('%s equals transformers', (name) => {
   beforeAll(async () => {
     const config = await loadConfig(folder)
     model = await compileModel({ config, weights: await loadWeights(folder, config) }, { threads: 1 })
-    expected = await readAll(join(folder, 'references.safetensors'))
+    expected = await readTensors(join(folder, 'references.safetensors'))
   })
   afterAll(() => disposeModel(model))
 
@@ -74,7 +72,7 @@ describe.each(models)('%s equals transformers', (name) => {
     const all = expected.get('pixels')!.data
     const size = 3 * config.vision.imageSide ** 2
     const placed = Array.from({ length: pictures }, (_, i) => ({
-      ...preparePicture(all.slice(i * size, (i + 1) * size), config),
+      ...preparePicture({ data: all.slice(i * size, (i + 1) * size), views: 1, side: config.vision.imageSide }, config),
       start: placeholderStarts(ids, config)[i]!,
     }))
     return { ids, pictures: placed }
@@ -252,26 +250,9 @@ async function runGraph(
   return new Map(Object.entries(found).map(([name, { shape, data }]) => [name, { shape, data: data as Float32Array }]))
 }
 
-async function readAll(path: string): Promise<Map<string, Values>> {
-  const file = await openSafetensors(path)
-  const values = new Map<string, Values>()
-  for (const name of file.tensors.keys()) {
-    const { dtype, shape, data } = await readTensor(file, name)
-    values.set(name, { shape, data: toFloat32(dtype, data) })
-  }
-  await closeSafetensors(file)
-  return values
-}
-
 function placeholderStarts(ids: Int32Array, { imageToken }: LlavaConfig): number[] {
   const isPlaceholder = (i: number) => ids[i] === imageToken
   return [...ids.keys()].filter((i) => isPlaceholder(i) && !isPlaceholder(i - 1))
-}
-
-function relativeDifference(found: ArrayLike<number>, expected: ArrayLike<number>): number {
-  const indices = Array.from(expected, (_, i) => i)
-  const largest = Math.max(...indices.map((i) => Math.abs(expected[i]!)))
-  return Math.max(...indices.map((i) => Math.abs(found[i]! - expected[i]!))) / largest
 }
 
 function readJson<T>(path: string): T {

@@ -11,7 +11,7 @@ type Changes = {
   vision?: Partial<LlavaConfig['vision']>
   language?: Partial<LlavaConfig['language']>
   projector?: Partial<LlavaConfig['projector']>
-} & Partial<Pick<LlavaConfig, 'featureLayer' | 'featureSelect' | 'imageToken'>>
+} & Partial<Pick<LlavaConfig, 'featureLayer' | 'featureSelect' | 'imageToken' | 'tiles'>>
 
 const specialTokens = ['<unk>', '<s>', '</s>', '<image>', '<pad>']
 
@@ -109,6 +109,11 @@ export function randomPixels(config: LlavaConfig, { seed }: { seed: number }): F
   return Float32Array.from({ length: 3 * config.vision.imageSide ** 2 }, () => 4 * random() - 2)
 }
 
+/** The same as the one view of a picture that was preprocessed. */
+export function randomView(config: LlavaConfig, { seed }: { seed: number }) {
+  return { data: randomPixels(config, { seed }), views: 1, side: config.vision.imageSide }
+}
+
 /** A picture of coloured noise that is not square. */
 export function randomPicture({ seed }: { seed: number }): Pixels {
   const random = uniform(seed)
@@ -122,6 +127,12 @@ export function randomPicture({ seed }: { seed: number }): Pixels {
 /** The files of a model folder besides its config and weights, by name. */
 export function tinyFiles(config: LlavaConfig): Record<string, string> {
   const side = config.vision.imageSide
+  const processor =
+    config.tiles === undefined
+      ? 'CLIPImageProcessor'
+      : config.tiles.mostTiles === undefined
+        ? 'LlavaNextImageProcessor'
+        : 'LlavaOnevisionImageProcessor'
   const files = {
     'tokenizer.json': trainBpe(corpus, { vocabulary: 300, specialTokens }),
     'tokenizer_config.json': {
@@ -132,8 +143,11 @@ export function tinyFiles(config: LlavaConfig): Record<string, string> {
       llava_template: 'picturebook',
     },
     'preprocessor_config.json': {
-      image_processor_type: 'CLIPImageProcessor',
-      size: { shortest_edge: side },
+      image_processor_type: processor,
+      ...(config.tiles && {
+        image_grid_pinpoints: config.tiles.resolutions.map(({ width, height }) => [height, width]),
+      }),
+      size: processor === 'LlavaOnevisionImageProcessor' ? { height: side, width: side } : { shortest_edge: side },
       crop_size: { height: side, width: side },
       resample: 3,
       image_mean: [0.5, 0.5, 0.5],

@@ -112,6 +112,10 @@ async function describeAbsence(folder: string): Promise<string> {
       'AutoModelForImageTextToText.from_pretrained(folder).save_pretrained(out, safe_serialization=True)'
     )
   }
+  const foreign = names.find((name) => name.endsWith('.gguf'))
+  if (foreign !== undefined) {
+    return `found only ${foreign}, a GGUF file of llama.cpp's, expected ${weightsFile}; use the checkpoint that it was made from`
+  }
   const shard = names.find((name) => name.endsWith('.safetensors'))
   if (shard !== undefined) return `found ${shard} without its index, expected ${indexFile} beside it`
   return `expected ${weightsFile} or ${indexFile}, found neither`

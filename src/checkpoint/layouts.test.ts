@@ -121,6 +121,9 @@ describe('renaming', () => {
     ['hugging-face-2025', 'lm_head.weight', 'languageModel.head.weight'],
     ['original', 'model.mm_projector.0.bias', 'projector.layers.0.bias'],
     ['original', 'model.mm_projector.weight', 'projector.layers.0.weight'],
+    ['hugging-face', 'image_newline', 'projector.newline'],
+    ['hugging-face-2025', 'model.image_newline', 'projector.newline'],
+    ['original', 'model.image_newline', 'projector.newline'],
     ['original', 'model.embed_tokens.weight', 'languageModel.tokenEmbedding.weight'],
     [
       'original',
@@ -132,7 +135,7 @@ describe('renaming', () => {
   })
 
   test.each([
-    'model.image_newline',
+    'model.image_newlines',
     'language_model.model.layers.01.input_layernorm.weight',
     'language_model.model.layers.#.input_layernorm.weight',
     'language_model.model.layers.-1.input_layernorm.weight',

@@ -37,11 +37,11 @@ export const languageRows: Rows = [
   ['norm.weight', 'norm.weight'],
 ]
 
-type Layout = { vision: string; language: string; head: string; projector: Rows }
+type Layout = { vision: string; language: string; head: string; projector: Rows; newline: string }
 
 /** Where each published layout puts the boxes of the figure. */
 const layouts: Record<LayoutName, Layout> = {
-  /** LlavaForConditionalGeneration as it is stored on the hub, and as transformers still writes it. */
+  /** LlavaForConditionalGeneration, LlavaNext… and LlavaOnevision… as they are stored on the hub, and as transformers still writes it. */
   'hugging-face': {
     vision: 'vision_tower.vision_model.',
     language: 'language_model.model.',
@@ -50,6 +50,7 @@ const layouts: Record<LayoutName, Layout> = {
       ['layers.0.*', 'multi_modal_projector.linear_1.*'],
       ['layers.1.*', 'multi_modal_projector.linear_2.*'],
     ],
+    newline: 'image_newline',
   },
   /** The module names of transformers since 4.52. */
   'hugging-face-2025': {
@@ -60,6 +61,7 @@ const layouts: Record<LayoutName, Layout> = {
       ['layers.0.*', 'model.multi_modal_projector.linear_1.*'],
       ['layers.1.*', 'model.multi_modal_projector.linear_2.*'],
     ],
+    newline: 'model.image_newline',
   },
   /** haotian-liu/LLaVA: one linear layer in the first release, an MLP since 1.5. */
   original: {
@@ -71,6 +73,7 @@ const layouts: Record<LayoutName, Layout> = {
       ['layers.0.*', 'model.mm_projector.0.*'],
       ['layers.1.*', 'model.mm_projector.2.*'],
     ],
+    newline: 'model.image_newline',
   },
 }
 
@@ -94,6 +97,11 @@ export function isIgnored(foreign: string): boolean {
 export function toCanonical(foreign: string, layout: LayoutName): string | undefined {
   const { number, pattern } = abstractBlock(foreign, 'layers')
   return tables.get(layout)?.toOurs.get(pattern)?.replace('#', number)
+}
+
+/** The name that a tensor of a vision encoder's own checkpoint has inside a model of the original layout. */
+export function encoderAlone(foreign: string): string {
+  return layouts.original.vision.replace('vision_model.', '') + foreign
 }
 
 /** The name under which a layout stores one of our tensors. Errors: `RangeError` for a name that is not ours. */
@@ -162,11 +170,12 @@ export function* encoderBlocks(
   }
 }
 
-function* projectorTensors({ vision, language, projector }: LlavaConfig): Shapes {
+function* projectorTensors({ vision, language, projector, tiles }: LlavaConfig): Shapes {
   for (let n = 0; n < projector.layers; n++) {
     const shape = [language.width, n === 0 ? vision.width : language.width]
     yield* affine(`projector.layers.${n}`, shape, { bias: projector.bias })
   }
+  if (tiles !== undefined) yield ['projector.newline', [language.width]]
 }
 
 export function* languageTensors({ language }: Pick<LlavaConfig, 'language'>): Shapes {
@@ -196,12 +205,13 @@ export function* affine(name: string, shape: readonly number[], { bias = true }:
   if (bias) yield [`${name}.bias`, shape.slice(0, 1)]
 }
 
-function buildTable({ vision, language, head, projector }: Layout): Table {
+function buildTable({ vision, language, head, projector, newline }: Layout): Table {
   return tableOf([
     ...visionRows.map(([ours, theirs]) => [`visionEncoder.${ours}`, vision + theirs] as const),
     ...languageRows.map(([ours, theirs]) => [`languageModel.${ours}`, language + theirs] as const),
     ...projector.map(([ours, theirs]) => [`projector.${ours}`, theirs] as const),
     ['languageModel.head.weight', head],
+    ['projector.newline', newline],
   ])
 }
 

@@ -111,7 +111,7 @@ describe('loadWeights', () => {
     await expect(loadWeights(folder, tinyClip)).rejects.toThrow(
       new Error(
         `Cannot load the weights of ${folder}: the tensors do not fit the config: ` +
-          '1 missing (languageModel.norm.weight); 1 surplus ("image_newline"); ' +
+          '1 missing (languageModel.norm.weight); 1 surplus ("projector.newline"); ' +
           '1 misshaped (projector.layers.0.weight [8, 12] instead of [12, 8])',
       ),
     )

@@ -1,18 +1,42 @@
 /** Loads the weights of a LLaVA checkpoint, in any published layout, under our names and as float32. */
 
 import { join } from 'node:path'
+import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/processor-config.ts'
 import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
 import { isFloat, toFloat32 } from './dtype.ts'
 import { type Checkpoint, closeCheckpoint, openCheckpoint, readCheckpointTensor } from './folder.ts'
 import { quote, readStrictJson } from './json.ts'
-import { detectLayout, expectedTensors, isIgnored, layoutNames, optionalTensors, toCanonical } from './layouts.ts'
+import {
+  detectLayout,
+  encoderAlone,
+  expectedTensors,
+  isIgnored,
+  layoutNames,
+  optionalTensors,
+  toCanonical,
+} from './layouts.ts'
+import { isOriginalConfig, readOriginalModel } from './original.ts'
 
 /** All tensors of a model by our names (see layouts.ts). */
 export type Weights = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>
 
-/** Reads and checks `config.json` of a checkpoint folder; errors as `parseLlavaConfig`, `SyntaxError` for broken JSON. */
+/** Reads and checks `config.json` of a checkpoint folder; errors as `readConfig`, `SyntaxError` for broken JSON. */
 export async function loadConfig(folder: string): Promise<LlavaConfig> {
-  return parseLlavaConfig(await readStrictJson(join(folder, 'config.json')))
+  return readConfig(await readStrictJson(join(folder, 'config.json')), { folder })
+}
+
+/** The config of a model folder from its parsed `config.json`, in Hugging Face's layout or the original; errors as `parseLlavaConfig` and `readOriginalModel`. */
+export async function readConfig(json: unknown, { folder }: { folder: string }): Promise<LlavaConfig> {
+  return isOriginalConfig(json) ? (await readOriginalModel(folder, json)).config : parseLlavaConfig(json)
+}
+
+/** How a model folder prepares pictures: as `preprocessor_config.json` says, or in the original layout as `config.json` and the vision encoder do. */
+export async function loadImageProcessor(folder: string): Promise<ImageProcessorConfig> {
+  const json = await readStrictJson(join(folder, 'config.json'))
+  if (!isOriginalConfig(json)) {
+    return readImageProcessorConfig(await readStrictJson(join(folder, 'preprocessor_config.json')))
+  }
+  return readImageProcessorConfig((await readOriginalModel(folder, json)).processor, { name: 'config.json' })
 }
 
 /**
@@ -22,15 +46,23 @@ export async function loadConfig(folder: string): Promise<LlavaConfig> {
  * layout fits; errors of `openCheckpoint` for broken files.
  */
 export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
-  const checkpoint = await openCheckpoint(folder)
+  const opened: Checkpoint[] = []
   try {
-    return await readRenamed(checkpoint, {
-      expected: expectedTensors(config),
-      optional: optionalTensors(config),
-      rename: renameByLayout(checkpoint, config),
-    })
+    const own = await openCheckpoint(folder)
+    opened.push(own)
+    const action = `load the weights of ${folder}`
+    const { places, unknown } = renameTensors(own, { action, rename: renameByLayout(own, config) })
+    if (![...places.keys()].some((name) => name.startsWith('visionEncoder.'))) {
+      const encoder = await openEncoder(folder)
+      if (encoder !== undefined) {
+        opened.push(encoder)
+        for (const [ours, place] of encoderTensors(encoder)) places.set(ours, place)
+      }
+    }
+    const [expected, optional] = [expectedTensors(config), optionalTensors(config)]
+    return await readPlaces(places, { action, expected, optional, unknown })
   } finally {
-    await closeCheckpoint(checkpoint)
+    for (const checkpoint of opened) await closeCheckpoint(checkpoint)
   }
 }
 
@@ -38,24 +70,54 @@ export async function loadWeights(folder: string, config: LlavaConfig): Promise<
 export type Rename = (foreign: string) => { readonly ours: string } | 'ignored' | 'unknown'
 
 type Shapes = ReadonlyMap<string, readonly number[]>
+type Expected = { readonly expected: Shapes; readonly optional: ReadonlySet<string> }
 
-/** Reads the expected tensors of an open checkpoint as float32, by our names. Nothing is read before all names and shapes agree. */
+/** Reads the expected tensors of an open checkpoint as float32, by our names. Errors: those of `loadWeights`. */
 export async function readRenamed(
   checkpoint: Checkpoint,
-  { expected, optional, rename }: { expected: Shapes; optional: ReadonlySet<string>; rename: Rename },
+  { rename, ...tensors }: Expected & { rename: Rename },
 ): Promise<Weights> {
   const action = `load the weights of ${checkpoint.folder}`
-  const { foreignNames, unknown } = renameTensors(checkpoint, { action, rename })
-  const found = new Map([...foreignNames].map(([ours, theirs]) => [ours, entryOf(checkpoint, theirs).shape]))
-  compareTensors({ action, expected, optional, found, unknown })
+  const { places, unknown } = renameTensors(checkpoint, { action, rename })
+  return readPlaces(places, { action, ...tensors, unknown })
+}
+
+/** Where one of our tensors is stored, and under which name. */
+type Place = { readonly checkpoint: Checkpoint; readonly foreign: string }
+
+/** Nothing is read before all names and shapes agree. */
+async function readPlaces(
+  places: ReadonlyMap<string, Place>,
+  tensors: Expected & { action: string; unknown: readonly string[] },
+): Promise<Weights> {
+  const found = new Map([...places].map(([ours, place]) => [ours, entryOf(place).shape]))
+  compareTensors({ ...tensors, found })
   const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
-  for (const name of expected.keys()) {
-    const foreign = foreignNames.get(name)
-    if (foreign === undefined) continue // optional
-    const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
+  for (const name of tensors.expected.keys()) {
+    const place = places.get(name)
+    if (place === undefined) continue // optional
+    const { dtype, shape, data } = await readCheckpointTensor(place.checkpoint, place.foreign)
     weights.set(name, { shape, data: toFloat32(dtype, data) })
   }
   return weights
+}
+
+/** The weights of the vision encoder's own folder, which original releases may have. */
+async function openEncoder(folder: string): Promise<Checkpoint | undefined> {
+  const json = await readStrictJson(join(folder, 'config.json'))
+  if (!isOriginalConfig(json)) return undefined
+  const { encoderFolder } = await readOriginalModel(folder, json)
+  return encoderFolder === undefined ? undefined : openCheckpoint(encoderFolder)
+}
+
+/** The vision encoder's tensors of a checkpoint that is only the encoder, or a whole CLIP. */
+function encoderTensors(checkpoint: Checkpoint): Map<string, Place> {
+  const places = new Map<string, Place>()
+  for (const foreign of checkpoint.tensors.keys()) {
+    const ours = isIgnored(foreign) ? undefined : toCanonical(encoderAlone(foreign), 'original')
+    if (ours?.startsWith('visionEncoder.')) places.set(ours, { checkpoint, foreign })
+  }
+  return places
 }
 
 /**
@@ -120,25 +182,25 @@ function renameByLayout({ folder, tensors }: Checkpoint, config: LlavaConfig): R
   }
 }
 
-/** Our name → stored name, and the stored names that mean nothing to us. */
-function renameTensors({ tensors }: Checkpoint, { action, rename }: { action: string; rename: Rename }) {
-  const foreignNames = new Map<string, string>()
+/** Our name → where it is stored, and the stored names that mean nothing to us. */
+function renameTensors(checkpoint: Checkpoint, { action, rename }: { action: string; rename: Rename }) {
+  const places = new Map<string, Place>()
   const unknown: string[] = []
-  for (const [foreign, { dtype }] of tensors) {
+  for (const [foreign, { dtype }] of checkpoint.tensors) {
     const named = rename(foreign)
     if (named === 'ignored') continue
     if (named === 'unknown') unknown.push(foreign)
-    else if (foreignNames.has(named.ours)) {
-      const other = quote(foreignNames.get(named.ours) ?? '')
+    else if (places.has(named.ours)) {
+      const other = quote(places.get(named.ours)?.foreign ?? '')
       throw new Error(`Cannot ${action}: ${quote(foreign)} and ${other} both mean ${named.ours}`)
     } else if (!isFloat(dtype)) {
       throw new Error(`Cannot ${action}: tensor ${quote(foreign)} is ${dtype}, expected F64, F32, F16 or BF16`)
-    } else foreignNames.set(named.ours, foreign)
+    } else places.set(named.ours, { checkpoint, foreign })
   }
-  return { foreignNames, unknown }
+  return { places, unknown }
 }
 
-function entryOf(checkpoint: Checkpoint, foreign: string) {
+function entryOf({ checkpoint, foreign }: Place) {
   const entry = checkpoint.tensors.get(foreign)
   if (entry === undefined) throw new RangeError(`Cannot find tensor ${quote(foreign)} in ${checkpoint.folder}`)
   return entry

@@ -44,6 +44,11 @@ export function parseHeaderLength(
       `Cannot read ${path}: found a Git LFS pointer instead of the file, expected the weights; fetch them with "git lfs pull"`,
     )
   }
+  if (new TextDecoder().decode(prefix.subarray(0, 4)) === 'GGUF') {
+    throw new Error(
+      `Cannot read ${path}: found a GGUF file of llama.cpp's, expected safetensors; use the checkpoint that it was made from`,
+    )
+  }
   const length = new DataView(prefix.buffer, prefix.byteOffset, 8).getBigUint64(0, true)
   if (length > longestHeader) {
     throw new RangeError(`Cannot read ${path}: found a header length of ${length}, expected at most ${longestHeader}`)

@@ -71,6 +71,37 @@ describe('a template for text', () => {
   })
 })
 
+describe('templates of the families', () => {
+  const images =
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' + after }}{% endfor %}"
+  const texts =
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ before + part['text'] }}{% endfor %}"
+  const body = (after: string, before = '') =>
+    `{% set after = '${after}' %}{% set before = '${before}' %}${images}${texts}`
+
+  test.each([
+    [
+      'LLaVA-NeXT with Mistral',
+      `{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}${body('\\n')}{{ ' [/INST]' }}{% else %}{{ ' ' + message['content'][0]['text'] + '</s>' }}{% endif %}{% endfor %}`,
+      '[INST] <image>\nQ1 [/INST] A1</s>[INST] Q2 [/INST]',
+    ],
+    [
+      'LLaVA-NeXT 34B',
+      `{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}${body('\\n')}{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}`,
+      '<|im_start|>user\n<image>\nQ1<|im_end|><|im_start|>assistant\nA1<|im_end|><|im_start|>user\nQ2<|im_end|><|im_start|>assistant\n',
+    ],
+    [
+      'LLaVA-OneVision',
+      `{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}${body('', '\\n')}{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}`,
+      '<|im_start|>user <image>\nQ1<|im_end|><|im_start|>assistant \nA1<|im_end|><|im_start|>user \nQ2<|im_end|><|im_start|>assistant\n',
+    ],
+  ])('%s', (_, source, expected) => {
+    const segments = render(source, turns, true)
+    expect(segmentsToText(segments)).toBe(expected)
+    expect(segments.filter((segment) => 'image' in segment)).toHaveLength(1)
+  })
+})
+
 describe('{% generation %}', () => {
   const source = `{% for message in messages %}
 {% if message.role == 'assistant' %}
@@ -115,6 +146,33 @@ describe('refuses', () => {
   test('passes on what the template itself objects to', () => {
     const strict = "{{ raise_exception('only one turn') }}"
     expect(() => render(strict, turns)).toThrow(/Cannot render the chat template: only one turn/)
+  })
+
+  test('a template that does not come to an end', () => {
+    const started = performance.now()
+    const endless = '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}'
+    expect(() => render(endless, turns)).toThrow(/^Cannot render the chat template: it has not ended after 2 seconds$/)
+    expect(performance.now() - started).toBeLessThan(10_000)
+    expect(() => render('{% for a in range(999999999) %}{% endfor %}', turns)).toThrow(
+      /range\(\) of 999999999, expected/,
+    )
+    const doubling =
+      '{% set x = namespace(y="aaaaaaaa") %}{% for a in range(99) %}{% set x.y = x.y ~ x.y %}{% endfor %}'
+    expect(() => render(doubling, turns)).toThrow(/^Cannot render the chat template: /)
+    expect(segmentsToText(render(pictures, turns))).toContain('Q1') // and the next one is none the worse
+  })
+
+  test.each([
+    '{{ messages.constructor.constructor("return process")().exit(3) }}',
+    '{{ "".__proto__.constructor.constructor("return 1")() }}',
+    '{{ messages.__proto__.polluted() }}',
+    '{% set x = namespace() %}{% set x.__proto__ = messages %}{% set x.constructor = 1 %}{{ x.polluted() }}',
+    '{% set messages.__proto__.polluted = 1 %}',
+    '{{ range.constructor("return process")() }}',
+  ])('a template that reaches for the prototype: %s', (source) => {
+    expect(() => render(source, turns)).toThrow(/^Cannot render the chat template: [^\n]*[^.\n]$/)
+    expect(Object.keys(Object.prototype)).toEqual([])
+    expect('polluted' in {}).toBe(false)
   })
 
   test('an empty question, like the published templates', () => {

@@ -5,18 +5,18 @@
  * The template never sees the texts. It is rendered with an unguessable run of private-use characters in the place of
  * each text, and the result is cut there: what stands between is the template's own and may hold special tokens, the
  * texts go in as text. The price: a template that looks into a text or changes it (trim, split at `</think>`) sees the
- * stand-in, so the text goes in unchanged. Templates run to their end, so take them only from checkpoints you trust.
+ * stand-in, so the text goes in unchanged. A template that does not come to an end is stopped.
  */
 import { randomInt } from 'node:crypto'
-import { Template as JinjaTemplate, parse, tokenize } from '@huggingface/jinja'
 import { z } from 'zod'
+import { type JinjaProgram, parseJinja, runJinja } from './bounded-jinja.ts'
 import { type RenderOptions, readExchanges, type Segment } from './render.ts'
 import type { Tokenizer } from './tokenizer.ts'
 import { countPictures, type Turn, textOf } from './turns.ts'
 
 export type ChatTemplate = {
   readonly style: 'jinja'
-  readonly program: JinjaTemplate
+  readonly program: JinjaProgram
   readonly marksAnswers: boolean // whether the source has {% generation %} around what is learned
   readonly pictureToken: string // what the template writes for a picture
   readonly variables: Readonly<Record<string, string>> // bos_token, eos_token … for the template
@@ -56,7 +56,7 @@ export function loadChatTemplate({
   config?: unknown
   pictureToken?: string
 }): ChatTemplate {
-  const text = source ?? sourceIn(config)
+  const text = source ?? chatTemplateIn(config)
   if (text.length > LONGEST_SOURCE) {
     throw new RangeError(
       `Cannot load the chat template: found ${text.length} characters, expected at most ${LONGEST_SOURCE}`,
@@ -65,8 +65,9 @@ export function loadChatTemplate({
   const marks = drawMarks()
   const marksAnswers = /{%-?\s*generation\s*-?%}/.test(text)
   try {
-    const program = new JinjaTemplate(marksAnswers ? '' : text)
-    if (marksAnswers) program.parsed = parse(tokenize(showGenerationMarks(text, marks)))
+    const program = marksAnswers
+      ? parseJinja(showGenerationMarks(text, marks), { trimsBlocks: false }) // its white space is trimmed already
+      : parseJinja(text, { trimsBlocks: true })
     return { style: 'jinja', program, marksAnswers, pictureToken, variables: readVariables(config), marks }
   } catch (cause) {
     throw new SyntaxError(`Cannot parse the chat template: ${messageOf(cause)}`, { cause })
@@ -95,7 +96,7 @@ export function renderChatTemplate(
       content: contentOf(turn, { layout, slots, marks: template.marks }),
     }))
     try {
-      const rendered = template.program.render({
+      const rendered = runJinja(template.program, {
         ...template.variables,
         messages,
         add_generation_prompt: generationPrompt,
@@ -215,7 +216,8 @@ function showGenerationMarks(source: string, marks: Marks): string {
     })
 }
 
-function sourceIn(config: unknown): string {
+/** The template in a parsed tokenizer_config.json or chat_template.json: the one named `default` where there are several. */
+export function chatTemplateIn(config: unknown): string {
   const field = configFile.safeParse(config).data?.chat_template
   const source =
     typeof field === 'string' ? field : (field?.find((each) => each.name === 'default') ?? field?.[0])?.template

@@ -1,8 +1,9 @@
 import { afterAll, describe, expect, test } from 'vitest'
-import { randomPixels, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
+import { randomView, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
 import type { LlavaConfig } from '../model/config.ts'
-import { type CompiledModel, compileModel, disposeModel, encodePicture, prefill, step } from './compiled-model.ts'
+import { type CompiledModel, compileModel, disposeModel, prefill, step } from './compiled-model.ts'
 import { closeContext, openContext, readPrompt, readToken, rewind } from './context.ts'
+import { encodePicture } from './encode-picture.ts'
 import { allocateCache, cacheRow, capacityFor, disposeCache, growCache } from './kv-cache.ts'
 import { type Prompt, preparePicture } from './prompt.ts'
 import { greedy } from './sampling.ts'
@@ -30,7 +31,7 @@ function promptOf(
     for (let i = 0; i < 3; i++) word()
     const start = ids.length
     for (let i = 0; i < config.visualTokens; i++) ids.push(config.imageToken)
-    return { ...preparePicture(randomPixels(config, { seed }), config), start }
+    return { ...preparePicture(randomView(config, { seed }), config), start }
   })
   for (let i = 0; i < length; i++) word()
   return { ids: Int32Array.from(ids), pictures: placed }
@@ -170,10 +171,10 @@ describe('the cache', () => {
 test('patch features come with the visual tokens on request', async () => {
   const config = tinyConfig()
   const model = await compile(config)
-  const pixels = randomPixels(config, { seed: 5 })
-  const { visualTokens, patchFeatures } = await encodePicture(model, pixels, { features: true })
+  const picture = preparePicture(randomView(config, { seed: 5 }), config)
+  const { visualTokens, patchFeatures } = await encodePicture(model, picture, { features: true })
   expect([visualTokens.length, patchFeatures?.length]).toEqual([4 * 32, 4 * 16])
-  expect((await encodePicture(model, pixels)).patchFeatures).toBeUndefined()
+  expect((await encodePicture(model, picture)).patchFeatures).toBeUndefined()
 })
 
 test('says when attention heads are too small for the cache or a weight is missing', async () => {

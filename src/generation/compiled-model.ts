@@ -1,7 +1,8 @@
 /**
- * A LLaVA model ready to run: three compiled graphs over one set of weights.
+ * A LLaVA model ready to run: compiled graphs over one set of weights.
  *
- *     encode    pixels → visual tokens                        once per picture
+ *     encode    pixels → visual tokens                        once per view of a picture
+ *     arrange   those of all its views → visual tokens        once per picture, where there are tiles
  *     prefill   a prompt with its visual tokens → logits      once per turn
  *     step      one more token per row → logits               once per token
  *
@@ -11,21 +12,28 @@
 import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type Context, languageModel, logits } from '../model/language-model.ts'
-import { mergedSequence } from '../model/llava.ts'
+import { arrange, mergedSequence } from '../model/llava.ts'
 import { project } from '../model/projector.ts'
 import { patchFeatures } from '../model/vision-encoder.ts'
 import { parameters, type WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
-import { type Dim, gatherRows, input, productOf, rows, type Tensor, writeOnnx } from '../tensor/index.ts'
+import { type Dim, gatherRows, input, rows, type Tensor, writeOnnx } from '../tensor/index.ts'
+import { joined } from './joined.ts'
 import type { CacheMemory } from './kv-cache.ts'
+import { type PromptPicture, placesOf } from './prompt.ts'
 
 export type CompiledModel = {
   readonly config: LlavaConfig
   readonly weights: ReadonlyMap<string, ResidentTensor<'float32'>>
-  readonly sessions: { readonly encode: Session; readonly prefill: Session; readonly step: Session }
+  readonly sessions: {
+    readonly encode: Session
+    readonly arrange: Session | undefined
+    readonly prefill: Session
+    readonly step: Session
+  }
   readonly threads: number | undefined
-  /** Visual tokens [P, D] of the pictures last seen, by their keys. */
+  /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
 
@@ -56,15 +64,19 @@ export async function compileModel(
     compile(encodeGraph(config), 'encode'),
     compile(prefillGraph(config), 'prefill'),
     compile(stepGraph(config), 'step'),
+    config.tiles && compile(arrangeGraph(config), 'arrange'),
   ])
-  const [encode, prefill, step] = compiled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
-  if (encode === undefined || prefill === undefined || step === undefined || signal?.aborted) {
-    for (const session of [encode, prefill, step]) if (session !== undefined) await disposeSession(session)
+  const failed = compiled.find((result) => result.status === 'rejected')
+  const [encode, prefill, step, arrange] = compiled.map((result) =>
+    result.status === 'fulfilled' ? result.value : undefined,
+  )
+  if (encode === undefined || prefill === undefined || step === undefined || failed !== undefined || signal?.aborted) {
+    for (const session of [encode, prefill, step, arrange]) if (session !== undefined) await disposeSession(session)
     for (const tensor of resident.values()) disposeTensor(tensor)
     signal?.throwIfAborted()
-    throw compiled.find((result) => result.status === 'rejected')?.reason
+    throw failed?.reason
   }
-  return { config, weights: resident, sessions: { encode, prefill, step }, threads, recentPictures: new Map() }
+  return { config, weights: resident, sessions: { encode, arrange, prefill, step }, threads, recentPictures: new Map() }
 }
 
 /** Compiles one more graph over weights that are already there. */
@@ -86,34 +98,17 @@ export async function compileGraph(
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
 export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
-  await Promise.all(Object.values(sessions).map(disposeSession))
+  await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
   for (const tensor of weights.values()) disposeTensor(tensor)
 }
 
-/** Visual tokens [P, D] of a picture from its pixels [3, S, S]; on request its patch features [P, C] too. */
-export async function encodePicture(
-  { config, sessions }: CompiledModel,
-  pixels: Float32Array,
-  { signal, features = false }: RunLimits & { features?: boolean } = {},
-): Promise<{ visualTokens: Float32Array; patchFeatures: Float32Array | undefined }> {
-  const { imageSide: S } = config.vision
-  const given = residentTensor('float32', [1, 3, S, S], { data: pixels })
-  const fetch = features ? ['visualTokens', 'patchFeatures'] : ['visualTokens']
-  try {
-    const result = await run(sessions.encode, { pixels: given }, { fetch, signal })
-    return {
-      visualTokens: take(result, 'visualTokens'),
-      patchFeatures: features ? take(result, 'patchFeatures') : undefined,
-    }
-  } finally {
-    disposeTensor(given)
-  }
-}
+/** A picture's visual tokens [M, D] and where they stand. */
+export type EncodedPicture = Pick<PromptPicture, 'start' | 'length'> & { readonly visualTokens: Float32Array }
 
 /** Tokens that follow those in a cache of one row. */
 export type Prefill = {
-  readonly ids: Int32Array // [L], with P placeholders per picture
-  readonly pictures: readonly { readonly start: number; readonly visualTokens: Float32Array }[] // [P, D] each
+  readonly ids: Int32Array // [L], with a placeholder per visual token
+  readonly pictures: readonly EncodedPicture[] // positions counted from the first of `ids`
   readonly cache: CacheMemory
   readonly past: number // tokens in the cache before
 }
@@ -124,18 +119,9 @@ export async function prefill(
   { ids, pictures, cache, past }: Prefill,
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  const { visualTokens: P, language } = config
-  const places = new BigInt64Array(pictures.length * P)
-  const tokens = new Float32Array(pictures.length * P * language.width)
-  for (const [index, { start, visualTokens }] of pictures.entries()) {
-    tokens.set(visualTokens, index * P * language.width)
-    for (let i = 0; i < P; i++) places[index * P + i] = BigInt(start + i)
-  }
   return runLanguageModel(sessions.prefill, {
     inputs: {
-      ids: residentTensor('int64', [1, ids.length], { data: BigInt64Array.from(ids, BigInt) }),
-      visualTokens: residentTensor('float32', [pictures.length, P, language.width], { data: tokens }),
-      places: residentTensor('int64', [places.length], { data: places }),
+      ...sequenceInputs(config, { ids, pictures }),
       lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(ids.length - 1)) }),
       ...reach([past + ids.length]),
     },
@@ -158,6 +144,21 @@ export async function step(
     cache,
     signal,
   })
+}
+
+/** A sequence [1, L] and the visual tokens [M, D] of its pictures, as `mergedSequence` takes them. */
+export function sequenceInputs(
+  { language }: LlavaConfig,
+  { ids, pictures }: { ids: Int32Array; pictures: readonly EncodedPicture[] },
+): Record<'ids' | 'visualTokens' | 'places', ResidentTensor> {
+  const tokens = joined(pictures.map(({ visualTokens }) => visualTokens)) // [M, D]
+  const places = placesOf(pictures)
+  return {
+    // A placeholder need not be a token of the vocabulary: what is looked up for it gives way to the picture.
+    ids: residentTensor('int64', [1, ids.length], { data: BigInt64Array.from(ids, (id) => BigInt(Math.max(0, id))) }),
+    visualTokens: residentTensor('float32', [places.length, language.width], { data: tokens }),
+    places: residentTensor('int64', [places.length], { data: places }),
+  }
 }
 
 /** How far each row reaches after a call, as `cachedAttention` wants to be told. */
@@ -199,11 +200,17 @@ function encodeGraph(config: LlavaConfig): Record<string, Tensor> {
   return { patchFeatures: features, visualTokens: project(config, parameters, features) } // [I, P, D]
 }
 
+function arrangeGraph(config: LlavaConfig): Record<string, Tensor> {
+  const tokens = input('tokens', 'float32', ['J', config.visualTokens, config.language.width])
+  const sources = input('sources', 'int64', ['K', 'M'])
+  const shares = input('shares', 'float32', ['K', 'M', 1])
+  return { visualTokens: arrange(config, parameters, { tokens, sources, shares }) } // [M, D]
+}
+
 function prefillGraph(config: LlavaConfig): Record<string, Tensor> {
   const ids = input('ids', 'int64', ['B', 'L'])
-  const { visualTokens: P, language } = config
-  const tokens = input('visualTokens', 'float32', ['I', P, language.width])
-  const places = input('places', 'int64', [productOf(['I', P])])
+  const tokens = input('visualTokens', 'float32', ['M', config.language.width])
+  const places = input('places', 'int64', ['M'])
   const lastRows = input('lastRows', 'int64', ['B'])
   const embeddings = mergedSequence(config, parameters, { ids, pictures: { tokens, places } }) // [B, L, D]
   return languageGraph(config, parameters, { embeddings, last: (hidden) => gatherRows(rows(hidden), lastRows) })

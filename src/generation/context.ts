@@ -5,9 +5,10 @@
  * the length: what lies behind it in the cache is never looked at again.
  */
 
-import { type CompiledModel, encodePicture, prefill, type RunLimits, step } from './compiled-model.ts'
+import { type CompiledModel, type EncodedPicture, prefill, type RunLimits, step } from './compiled-model.ts'
+import { encodePicture } from './encode-picture.ts'
 import { allocateCache, type CacheMemory, capacityFor, disposeCache, growCache } from './kv-cache.ts'
-import { commonPrefix, type Prompt, type PromptPicture } from './prompt.ts'
+import { commonPrefix, countVisualTokens, type Prompt, type PromptPicture } from './prompt.ts'
 
 export type GenerationContext = {
   readonly model: CompiledModel
@@ -48,13 +49,13 @@ export async function readPrompt(
 ): Promise<Reading> {
   const { model } = context
   expectFits(prompt, model)
-  const reused = commonPrefix(context.read, prompt, model.config)
+  const reused = commonPrefix(context.read, prompt)
   const started = performance.now()
   const fresh = prompt.pictures.filter(({ start }) => start >= reused)
-  const pictures: { start: number; visualTokens: Float32Array }[] = []
+  const pictures: EncodedPicture[] = []
   for (const picture of fresh) {
     const visualTokens = await visualTokensOf(model, picture, { signal })
-    pictures.push({ start: picture.start - reused, visualTokens })
+    pictures.push({ start: picture.start - reused, length: picture.length, visualTokens })
   }
   const encoded = performance.now()
   const cache = roomFor(context, { tokens: prompt.ids.length, kept: reused })
@@ -88,7 +89,7 @@ export function expectFits({ ids, pictures }: Prompt, { config }: CompiledModel)
   const { context } = config.language
   if (ids.length === 0) throw new RangeError('Cannot generate: the prompt is empty, expected at least one token')
   if (ids.length < context) return
-  const visual = pictures.length * config.visualTokens
+  const visual = countVisualTokens(pictures)
   const described = visual === 0 ? '' : ` (${visual} of them visual tokens)`
   throw new RangeError(
     `Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than the context of ${context}`,
@@ -108,11 +109,12 @@ function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number;
 /** Visual tokens of a picture, computed once as long as it is among the last few that the model saw. */
 async function visualTokensOf(
   model: CompiledModel,
-  { key, pixels }: PromptPicture,
+  picture: PromptPicture,
   { signal }: RunLimits,
 ): Promise<Float32Array> {
   const { recentPictures: seen } = model
-  const tokens = seen.get(key) ?? (await encodePicture(model, pixels, { signal })).visualTokens
+  const { key } = picture
+  const tokens = seen.get(key) ?? (await encodePicture(model, picture, { signal })).visualTokens
   seen.delete(key) // the latest goes to the end
   seen.set(key, tokens)
   for (const oldest of seen.keys()) {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { randomPixels, randomWeights, tinyConfig, tinyFiles } from '../../tests/tiny-model.ts'
+import { randomView, randomWeights, tinyConfig, tinyFiles } from '../../tests/tiny-model.ts'
 import { decode } from '../conversation/text-stream.ts'
 import { loadTokenizer, type Tokenizer } from '../conversation/tokenizer.ts'
 import { type CompiledModel, compileModel, disposeModel } from './compiled-model.ts'
@@ -24,7 +24,7 @@ beforeAll(async () => {
 })
 afterAll(() => disposeModel(model))
 
-const picture = preparePicture(randomPixels(config, { seed: 5 }), config)
+const picture = preparePicture(randomView(config, { seed: 5 }), config)
 const prompt: Prompt = { ids: Int32Array.of(1, 50, 60, 3, 3, 3, 3, 70, 80), pictures: [{ ...picture, start: 3 }] }
 
 async function collect(
@@ -190,7 +190,7 @@ describe('a context kept between turns', () => {
   test('notices another picture in the same place', async () => {
     const context = openContext(model)
     await collect({ context })
-    const other = preparePicture(randomPixels(config, { seed: 9 }), config)
+    const other = preparePicture(randomView(config, { seed: 9 }), config)
     const changed = { ...prompt, pictures: [{ ...other, start: 3 }] }
     const { tokens, result } = await collect({ context }, changed)
     expect(result.usage.reusedTokens).toBe(3)
@@ -229,7 +229,7 @@ test('a trace names every intermediate, and its last logits are those that gener
     ids: [1, 9],
     pixels: [1, 3, 8, 8],
     patchFeatures: [1, 4, 16],
-    visualTokens: [1, 4, 32],
+    visualTokens: [4, 32],
     mergedEmbeddings: [1, 9, 32],
     'hiddenStates.0': [1, 9, 32],
     'hiddenStates.1': [1, 9, 32],

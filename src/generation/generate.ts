@@ -4,7 +4,7 @@ import { createTextStream } from '../conversation/text-stream.ts'
 import type { Tokenizer } from '../conversation/tokenizer.ts'
 import type { CompiledModel } from './compiled-model.ts'
 import { closeContext, expectFits, type GenerationContext, openContext, readPrompt, readToken } from './context.ts'
-import type { Prompt } from './prompt.ts'
+import { countVisualTokens, type Prompt } from './prompt.ts'
 import {
   checkSamplingOptions,
   chooseToken,
@@ -81,7 +81,7 @@ export async function* generate(
   const seen = new Set(prompt.ids.filter((id) => id !== config.imageToken))
   const usage = {
     promptTokens: prompt.ids.length,
-    imageTokens: prompt.pictures.length * config.visualTokens,
+    imageTokens: countVisualTokens(prompt.pictures),
     reusedTokens: 0,
     completionTokens: 0,
   }

@@ -2,7 +2,10 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { writeTinyModel } from '../../tests/tiny-model.ts'
+import { tinyConfig, writeTinyModel } from '../../tests/tiny-model.ts'
+import { renderChatTemplate } from '../conversation/chat-template.ts'
+import { segmentsToText } from '../conversation/render.ts'
+import { userTurn } from '../conversation/turns.ts'
 import { readModelFolder } from './model-folder.ts'
 
 let root: string
@@ -48,6 +51,25 @@ test('a named template comes before chat_template.jinja, which comes before chat
   expect((await readModelFolder(folder)).stop).toEqual(['###'])
   await change('tokenizer_config.json', { llava_template: undefined, chat_template: undefined })
   expect(await readModelFolder(folder)).toMatchObject({ template: { style: 'jinja' }, stop: [], stopTokens: [2] })
+})
+
+test('the template of the whole model comes before that of its tokenizer, which knows nothing of pictures', async () => {
+  const tokenizers = "{% for message in messages %}words {{ message['content'] }}{% endfor %}"
+  await change('tokenizer_config.json', { llava_template: undefined, chat_template: tokenizers })
+  await write('chat_template.json', {
+    chat_template: "{% for message in messages %}pictures {{ message['content'] }}{{ eos_token }}{% endfor %}",
+  })
+  const { template, tokenizer } = await readModelFolder(folder)
+  if (template.style !== 'jinja') throw new Error('expected a template of the folder')
+  expect(segmentsToText(renderChatTemplate(template, [userTurn('Q')], { tokenizer }))).toBe('pictures Q</s>')
+})
+
+test('without a template, one of the language model', async () => {
+  const config = tinyConfig({ language: { kind: 'mistral' } })
+  await rm(folder, { recursive: true })
+  await writeTinyModel(folder, { config })
+  await change('tokenizer_config.json', { llava_template: undefined })
+  expect((await readModelFolder(folder)).template).toMatchObject({ name: 'mistral_instruct' })
 })
 
 test('defaults follow transformers: nothing is drawn unless do_sample says so', async () => {

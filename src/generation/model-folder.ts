@@ -3,12 +3,15 @@
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { loadWeights, type Weights } from '../checkpoint/load.ts'
-import { type ChatTemplate, loadChatTemplate } from '../conversation/chat-template.ts'
+import { loadImageProcessor, loadWeights, readConfig, type Weights } from '../checkpoint/load.ts'
+import { isOriginalConfig } from '../checkpoint/original.ts'
+import { type ChatTemplate, chatTemplateIn, loadChatTemplate } from '../conversation/chat-template.ts'
+import { readSentencePiece } from '../conversation/sentencepiece.ts'
 import { findTemplate, type Template } from '../conversation/templates.ts'
 import { loadTokenizer, type Tokenizer } from '../conversation/tokenizer.ts'
 import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/processor-config.ts'
-import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
+import type { Size } from '../image/tiles.ts'
+import type { LlavaConfig } from '../model/config.ts'
 import { checkSamplingOptions, type SamplingOptions } from './sampling.ts'
 
 export type ModelFolder = {
@@ -28,7 +31,8 @@ export type ModelFolder = {
  * there tokenizer_config.json, chat_template.jinja and generation_config.json.
  *
  * The chat template is the first of: the one that `llava_template` of tokenizer_config.json names, chat_template.jinja,
- * the config's `chat_template`, chat_template.json, vicuna_v1.
+ * chat_template.json, `chat_template` of tokenizer_config.json, what models of this kind usually have. Original releases of LLaVA have
+ * tokenizer.model in place of tokenizer.json, and no preprocessor_config.json.
  *
  * @throws Error, SyntaxError, TypeError or RangeError, always one sentence that names the folder and the file
  */
@@ -38,10 +42,17 @@ export async function readModelFolder(
 ): Promise<ModelFolder> {
   await expectFolder(folder)
   signal?.throwIfAborted()
-  const config = await readPart(folder, 'config.json', parseLlavaConfig)
+  const { config, original } = await readPart(folder, 'config.json', async (json) => ({
+    config: await readConfig(json, { folder }),
+    original: isOriginalConfig(json),
+  }))
   const { tokenizer, tokenizerConfig } = await readTokenizer(folder)
   expectVocabulary(folder, { config, tokenizer })
-  const imageProcessor = await readPart(folder, 'preprocessor_config.json', readImageProcessorConfig)
+  expectImageToken(folder, { config, tokenizer })
+  const imageProcessor = original
+    ? await attempt(folder, 'config.json', () => loadImageProcessor(folder))
+    : await readPart(folder, 'preprocessor_config.json', readImageProcessorConfig)
+  expectSameTiles(folder, { config, imageProcessor })
   const template = await readTemplate(folder, { config, tokenizer, tokenizerConfig })
   const generation = await readOptional(folder, 'generation_config.json', readGenerationConfig)
   signal?.throwIfAborted()
@@ -63,17 +74,24 @@ export async function readModelFolder(
 export async function expectFolder(folder: string): Promise<void> {
   const status = await stat(folder).catch(() => undefined)
   if (status?.isDirectory()) return
-  const found = status === undefined ? 'there is no such folder' : 'it is a file, expected a folder'
+  const file = folder.endsWith('.gguf') ? "a GGUF file of llama.cpp's" : 'a file'
+  const found = status === undefined ? 'there is no such folder' : `it is ${file}, expected a folder`
   throw new Error(`Cannot load the model ${folder}: ${found}`)
 }
 
 /** The tokenizer of a model folder, and its tokenizer_config.json as it is there. */
 export async function readTokenizer(folder: string): Promise<{ tokenizer: Tokenizer; tokenizerConfig: unknown }> {
   const tokenizerConfig = await readOptional(folder, 'tokenizer_config.json', (json) => json)
-  const tokenizer = await readPart(folder, 'tokenizer.json', (tokenizerJson) =>
-    loadTokenizer({ tokenizerJson, ...(tokenizerConfig !== undefined && { tokenizerConfig }) }),
-  )
-  return { tokenizer, tokenizerConfig }
+  const load = (tokenizerJson: unknown) =>
+    loadTokenizer({ tokenizerJson, ...(tokenizerConfig !== undefined && { tokenizerConfig }) })
+  const tokenizer = await readOptional(folder, 'tokenizer.json', load)
+  if (tokenizer !== undefined) return { tokenizer, tokenizerConfig }
+  const model = await readFile(join(folder, 'tokenizer.model')).catch(() => undefined)
+  if (model === undefined) throw new Error(`Cannot load the model ${folder}: tokenizer.json is missing`)
+  return {
+    tokenizer: await attempt(folder, 'tokenizer.model', () => load(readSentencePiece(model, { tokenizerConfig }))),
+    tokenizerConfig,
+  }
 }
 
 const token = z.int().min(0)
@@ -135,13 +153,21 @@ async function readTemplate(
       loadChatTemplate({ source, config: tokenizerConfig, pictureToken }),
     )
   }
+  // A tokenizer often brings the template of its language model, which knows nothing of pictures.
+  const whole = await readOptional(folder, 'chat_template.json', (json) =>
+    loadChatTemplate({ source: chatTemplateIn(json), config: tokenizerConfig, pictureToken }),
+  )
+  if (whole !== undefined) return whole
   if (named.chat_template) {
     return attempt(folder, 'tokenizer_config.json', () => loadChatTemplate({ config: tokenizerConfig, pictureToken }))
   }
-  const whole = await readOptional(folder, 'chat_template.json', (json) =>
-    loadChatTemplate({ config: json, pictureToken }),
-  )
-  return whole ?? findTemplate('vicuna_v1')
+  return findTemplate(usualTemplate({ config, tokenizer }))
+}
+
+/** What the published models were trained with, where the folder does not say. */
+function usualTemplate({ config, tokenizer }: Pick<ModelFolder, 'config' | 'tokenizer'>): string {
+  if (tokenizer.ids.has('<|im_start|>')) return 'chatml_direct'
+  return config.language.kind === 'mistral' ? 'mistral_instruct' : 'vicuna_v1'
 }
 
 /** What ends an answer: tokens and texts. */
@@ -170,8 +196,32 @@ function expectVocabulary(folder: string, { config, tokenizer }: Pick<ModelFolde
   }
 }
 
+/** In the original layout a picture is no token, everywhere else it is one that no text can become. */
+function expectImageToken(folder: string, { config, tokenizer }: Pick<ModelFolder, 'config' | 'tokenizer'>): void {
+  const { imageToken } = config
+  if (imageToken < 0 || [...tokenizer.addedTokens.values()].some(({ id }) => id === imageToken)) return
+  throw new RangeError(
+    `Cannot load the model ${folder}: tokenizer.json has no added token ${imageToken}, expected the image token that config.json names`,
+  )
+}
+
+/** A picture that is cut in one way and put together in another would be seen wrong without a word. */
+function expectSameTiles(folder: string, { config, imageProcessor }: Pick<ModelFolder, 'config' | 'imageProcessor'>) {
+  const written = (sizes: readonly Size[] | undefined) =>
+    sizes?.map(({ width, height }) => `${width}x${height}`).join(' ') ?? 'none'
+  const [wanted, cut] = [written(config.tiles?.resolutions), written(imageProcessor.tiles?.resolutions)]
+  if (wanted === cut) return
+  throw new RangeError(
+    `Cannot load the model ${folder}: preprocessor_config.json cuts tiles for the resolutions ${shortened(cut)}, expected ${shortened(wanted)} as in config.json`,
+  )
+}
+
+function shortened(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text
+}
+
 /** A JSON file of a model folder, read by `read`. Errors name the folder and the file. */
-export async function readPart<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T> {
+export async function readPart<T>(folder: string, file: string, read: (json: unknown) => T | Promise<T>): Promise<T> {
   const text = await readText(folder, file)
   if (text === undefined) throw new Error(`Cannot load the model ${folder}: ${file} is missing`)
   let json: unknown

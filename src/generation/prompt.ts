@@ -1,7 +1,8 @@
 /** A prompt as the language model reads it: ids with one placeholder per visual token, and the pictures that stand there. */
 
 import { createHash } from 'node:crypto'
-import { expandPlaceholders, type TokenizedConversation } from '../conversation/tokenize.ts'
+import { expandPlaceholders, type PictureSpan, type TokenizedConversation } from '../conversation/tokenize.ts'
+import { type Arrangement, arrangePicture, type TileGrid } from '../model/arrangement.ts'
 import type { LlavaConfig } from '../model/config.ts'
 
 export type Prompt = {
@@ -9,26 +10,40 @@ export type Prompt = {
   readonly pictures: readonly PromptPicture[] // in order of appearance
 }
 
-export type PromptPicture = PreparedPicture & {
-  readonly start: number // position of its first visual token
-}
+/** A picture and where its visual tokens stand among the ids. */
+export type PromptPicture = PreparedPicture & PictureSpan
 
 export type PreparedPicture = {
-  readonly pixels: Float32Array // [3, S, S]
-  readonly key: string // equal for equal pixels
+  readonly pixels: Float32Array // [J, 3, S, S]
+  readonly views: number // J
+  /** How its visual tokens follow from those of its views; absent where they are those of its one view. */
+  readonly arrangement: Arrangement | undefined
+  readonly length: number // M, visual tokens
+  readonly key: string // equal for equal pixels in the same arrangement
 }
 
-/** A picture with the key by which its visual tokens are found again. */
-export function preparePicture(pixels: Float32Array, { vision }: LlavaConfig): PreparedPicture {
-  const expected = 3 * vision.imageSide ** 2
-  if (pixels.length !== expected) {
-    const side = Math.sqrt(pixels.length / 3)
+/** A picture as the image processor made it, with the key by which its visual tokens are found again. */
+export function preparePicture(
+  { data, views, side, grid }: { data: Float32Array; views: number; side: number; grid?: TileGrid | undefined },
+  config: LlavaConfig,
+): PreparedPicture {
+  if (side !== config.vision.imageSide) {
     throw new RangeError(
-      `Cannot use the picture: it was prepared with side ${side}, expected the vision encoder's ${vision.imageSide}`,
+      `Cannot use the picture: it was prepared with side ${side}, expected the vision encoder's ${config.vision.imageSide}`,
     )
   }
-  const bytes = new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength)
-  return { pixels, key: createHash('sha256').update(bytes).digest('base64') }
+  const arrangement = arrangePicture(config, grid)
+  if (arrangement === undefined && views !== 1) {
+    throw new RangeError(`Cannot use the picture: it was prepared in ${views} views, expected one`)
+  }
+  const length = arrangement?.length ?? config.visualTokens
+  const hash = createHash('sha256').update(bytesOf(data))
+  if (arrangement !== undefined) hash.update(bytesOf(arrangement.sources))
+  return { pixels: data, views, arrangement, length, key: hash.digest('base64') }
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: Float32Array | Int32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength)
 }
 
 /**
@@ -40,10 +55,21 @@ export function makePrompt(
   { ids, loss }: TokenizedConversation,
   { pictures, config }: { pictures: readonly PreparedPicture[]; config: LlavaConfig },
 ): Prompt {
-  const { imageToken, visualTokens: P } = config
-  const expanded = expandPlaceholders(ids, loss, { imageToken, visualTokens: pictures.map(() => P) })
+  const visualTokens = pictures.map(({ length }) => length)
+  const expanded = expandPlaceholders(ids, loss, { imageToken: config.imageToken, visualTokens })
   const placed = pictures.map((picture, index) => ({ ...picture, start: expanded.pictures[index]?.start ?? 0 }))
   return { ids: expanded.ids, pictures: placed }
+}
+
+/** Visual tokens of all pictures together. */
+export function countVisualTokens(pictures: readonly PictureSpan[]): number {
+  return pictures.reduce((sum, { length }) => sum + length, 0)
+}
+
+/** Positions of all visual tokens, picture after picture: where `merge` puts them. */
+export function placesOf(pictures: readonly PictureSpan[]): BigInt64Array {
+  const places = pictures.flatMap(({ start, length }) => Array.from({ length }, (_, i) => BigInt(start + i)))
+  return BigInt64Array.from(places)
 }
 
 /**
@@ -53,13 +79,12 @@ export function makePrompt(
 export function commonPrefix(
   read: { readonly ids: ArrayLike<number>; readonly pictures: readonly PromptPicture[] },
   wanted: Prompt,
-  { visualTokens: P }: LlavaConfig,
 ): number {
   const longest = Math.min(read.ids.length, wanted.ids.length - 1)
   let length = 0
   while (length < longest && read.ids[length] === wanted.ids[length]) length++
-  const isRead = ({ start, key }: PromptPicture) =>
-    start + P <= length && read.pictures.some((picture) => picture.start === start && picture.key === key)
+  const isRead = ({ start, length: tokens, key }: PromptPicture) =>
+    start + tokens <= length && read.pictures.some((picture) => picture.start === start && picture.key === key)
   const strange = wanted.pictures.find((picture) => !isRead(picture))
   // A placeholder id that was generated is a token, not a picture.
   const gone = read.pictures.find(({ start }) => !wanted.pictures.some((picture) => picture.start === start))

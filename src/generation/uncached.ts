@@ -9,8 +9,15 @@ import { mergedSequence } from '../model/llava.ts'
 import { parameters } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run } from '../runtime/session.ts'
-import { causalMask, input, productOf, type Tensor } from '../tensor/index.ts'
-import { type CompiledModel, compileGraph, encodePicture, type RunLimits } from './compiled-model.ts'
+import { causalMask, input, type Tensor } from '../tensor/index.ts'
+import {
+  type CompiledModel,
+  compileGraph,
+  type EncodedPicture,
+  type RunLimits,
+  sequenceInputs,
+} from './compiled-model.ts'
+import { encodePicture } from './encode-picture.ts'
 import type { Prompt } from './prompt.ts'
 import { greedy } from './sampling.ts'
 
@@ -19,11 +26,11 @@ export type Values = { readonly shape: readonly number[]; readonly data: Float32
 
 /** Graph of a whole sequence: ids [1, L] and visual tokens → merged embeddings, hidden states by layer, logits [1, L, V]. */
 export function wholeGraph(config: LlavaConfig): Record<string, Tensor> {
-  const { visualTokens: P, language } = config
+  const { language } = config
   const ids = input('ids', 'int64', [1, 'L'])
   const pictures = {
-    tokens: input('visualTokens', 'float32', ['I', P, language.width]),
-    places: input('places', 'int64', [productOf(['I', P])]),
+    tokens: input('visualTokens', 'float32', ['M', language.width]),
+    places: input('places', 'int64', ['M']),
   }
   const embeddings = mergedSequence(config, parameters, { ids, pictures }) // [1, L, D]
   const positions = input('positions', 'int64', [1, 'L'])
@@ -39,17 +46,13 @@ export function wholeGraph(config: LlavaConfig): Record<string, Tensor> {
 
 /** Inputs of `wholeGraph` for a prompt whose pictures have been encoded; the caller disposes of them. */
 export function wholeInputs(
-  { visualTokens: P, language }: LlavaConfig,
-  { ids, pictures }: { ids: Int32Array; pictures: readonly { start: number; visualTokens: Float32Array }[] },
+  config: LlavaConfig,
+  sequence: { ids: Int32Array; pictures: readonly EncodedPicture[] },
 ): Record<string, ResidentTensor> {
-  const L = ids.length
-  const places = pictures.flatMap(({ start }) => Array.from({ length: P }, (_, i) => BigInt(start + i)))
-  const tokens = Float32Array.from(pictures.flatMap(({ visualTokens }) => [...visualTokens]))
+  const L = sequence.ids.length
   const mask = causalMask(L)
   return {
-    ids: residentTensor('int64', [1, L], { data: BigInt64Array.from(ids, BigInt) }),
-    visualTokens: residentTensor('float32', [pictures.length, P, language.width], { data: tokens }),
-    places: residentTensor('int64', [places.length], { data: BigInt64Array.from(places) }),
+    ...sequenceInputs(config, sequence),
     positions: residentTensor('int64', [1, L], { data: BigInt64Array.from({ length: L }, (_, i) => BigInt(i)) }),
     mask: residentTensor('float32', [L, L], { data: mask }),
   }
@@ -65,9 +68,9 @@ export async function generateUncached(
   if (logits === undefined) throw new Error('The graph of a whole sequence has no logits')
   const session = await compileGraph({ logits }, { name: 'whole', ...model })
   const pictures = await Promise.all(
-    prompt.pictures.map(async ({ start, pixels }) => ({
-      start,
-      visualTokens: (await encodePicture(model, pixels, { signal })).visualTokens,
+    prompt.pictures.map(async (picture) => ({
+      ...picture,
+      visualTokens: (await encodePicture(model, picture, { signal })).visualTokens,
     })),
   )
   const chosen: { token: number; logits: Float32Array }[] = []

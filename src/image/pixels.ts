@@ -72,6 +72,24 @@ export function paste(target: Pixels, source: Pixels, { x, y }: { readonly x: nu
   }
 }
 
+/** The part of a picture with its top left corner at (x, y); it must lie within. */
+export function crop(
+  picture: Pixels,
+  { x, y, width, height }: { readonly x: number; readonly y: number; readonly width: number; readonly height: number },
+): Pixels {
+  if (x < 0 || y < 0 || x + width > picture.width || y + height > picture.height) {
+    throw new RangeError(
+      `Cannot cut ${width}x${height} at (${x}, ${y}) out of a picture of ${picture.width}x${picture.height}: it lies outside`,
+    )
+  }
+  const part = filledPixels(width, height)
+  for (let row = 0; row < height; row++) {
+    const from = ((y + row) * picture.width + x) * 3
+    part.data.set(picture.data.subarray(from, from + width * 3), row * width * 3)
+  }
+  return part
+}
+
 function checkSides(width: number, height: number): void {
   if (!Number.isSafeInteger(width) || !Number.isSafeInteger(height) || width < 1 || height < 1) {
     throw new RangeError(`Cannot make a picture: found sides ${width} and ${height}, expected positive integers`)

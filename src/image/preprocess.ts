@@ -1,5 +1,5 @@
 /**
- * From any picture to the square of numbers that the vision encoder expects: pad or crop, resize, normalise.
+ * From any picture to the squares of numbers that the vision encoder expects: pad, crop or cut into tiles, resize, normalise.
  *
  * Equals the Pillow-based image processors of transformers bit for bit (the torchvision ones resize slightly
  * differently). "Pad" is what LLaVA-1.5 was fine-tuned with: nothing at the borders is lost; "square-crop" is what its
@@ -8,36 +8,70 @@
 import { filledPixels, type Pixels, paste, type Rgb } from './pixels.ts'
 import type { ImageProcessorConfig, Triple } from './processor-config.ts'
 import { type Filter, resize } from './resize.ts'
+import { bestResolution, cutTiles, type TileGrid } from './tiles.ts'
 
 export { type ImageProcessorConfig, readImageProcessorConfig } from './processor-config.ts'
 
-/** What becomes of a picture that is not square: `square-crop` loses its borders, `pad` adds bars. */
-export type Aspect = 'square-crop' | 'pad'
+/** What becomes of a picture that is not square: `square-crop` loses its borders, `pad` adds bars, `tiles` are seen one by one. */
+export type Aspect = 'square-crop' | 'pad' | 'tiles'
 
-/** One picture, ready for the vision encoder. */
+/** One picture, ready for the vision encoder, in one view or more. */
 export type PreparedPicture = {
-  readonly data: Float32Array // [3, S, S], channels first
+  readonly data: Float32Array // [J, 3, S, S], channels first
+  readonly views: number // J
   readonly side: number // S
+  /** Of the views after the first, which is the whole picture; absent when there are no tiles. */
+  readonly grid?: TileGrid
 }
 
 /**
- * Prepares a picture as the configuration says; `aspect` overrides its `do_pad`.
+ * Prepares a picture as the configuration says for one that is shown with others, `shown` in all; `aspect` overrides that.
  *
- * @throws RangeError when the result is not square, when padding is asked for without an `image_mean`, or when an
- *   extremely long picture would need more than `maxPixelCount` pixels on the way
+ * @throws RangeError when the result is not square, when padding or tiles are asked for without what they need, or when
+ *   an extremely long picture would need more than `maxPixelCount` pixels on the way
  */
 export function preprocess(
   picture: Pixels,
   config: ImageProcessorConfig,
-  { aspect = config.pad ? 'pad' : 'square-crop' }: { readonly aspect?: Aspect } = {},
+  { shown = 1, aspect = aspectFor(config, shown) }: { readonly shown?: number; readonly aspect?: Aspect } = {},
 ): PreparedPicture {
-  let prepared = picture // [H, W, 3]
-  if (aspect === 'pad') {
-    if (config.mean === undefined) {
-      throw new RangeError('Cannot pad the picture to a square: the image processor has no image_mean, expected one')
-    }
-    prepared = padToSquare(prepared, padColour(config.mean))
+  if (aspect === 'tiles') return preprocessTiles(picture, config)
+  return preprocessView(aspect === 'pad' ? padded(picture, config) : picture, config)
+}
+
+/** What the configuration does with a picture that is one of `shown`. */
+function aspectFor({ pad, tiles }: ImageProcessorConfig, shown: number): Aspect {
+  if (tiles !== undefined) return shown > 1 ? tiles.together : 'tiles'
+  return pad ? 'pad' : 'square-crop'
+}
+
+function padded(picture: Pixels, { mean }: ImageProcessorConfig): Pixels {
+  if (mean === undefined) {
+    throw new RangeError('Cannot pad the picture to a square: the image processor has no image_mean, expected one')
   }
+  return padToSquare(picture, padColour(mean))
+}
+
+/** The whole picture, squashed to a square as LLaVA-NeXT was trained, and then its tiles. */
+function preprocessTiles(picture: Pixels, config: ImageProcessorConfig): PreparedPicture {
+  if (config.tiles === undefined || config.resize === undefined) {
+    throw new RangeError('Cannot cut the picture into tiles: the image processor does not say how')
+  }
+  const { side, resolutions } = config.tiles
+  const { filter, size } = config.resize
+  const resolution = bestResolution(picture, resolutions)
+  const squashed = 'shortestEdge' in size ? { width: size.shortestEdge, height: size.shortestEdge } : size
+  const whole = resize(picture, { ...squashed, filter })
+  const { tiles, grid } = cutTiles(picture, { resolution, side, filter })
+  const views = [whole, ...tiles].map((view) => preprocessView(view, config))
+  const data = new Float32Array(views.reduce((size, view) => size + view.data.length, 0)) // [J, 3, S, S]
+  for (const [index, view] of views.entries()) data.set(view.data, index * view.data.length)
+  return { data, views: views.length, side: views[0]?.side ?? side, grid }
+}
+
+/** One view of a picture: resized, cropped and normalised. */
+function preprocessView(picture: Pixels, config: ImageProcessorConfig): PreparedPicture {
+  let prepared = picture // [H, W, 3]
   if (config.resize !== undefined) {
     const { size, filter } = config.resize
     prepared =
@@ -52,7 +86,7 @@ export function preprocess(
         `${prepared.width}x${prepared.height}, expected a square`,
     )
   }
-  return { data: normalize(prepared, config), side: prepared.width } // [S, S, 3] → [3, S, S]
+  return { data: normalize(prepared, config), views: 1, side: prepared.width } // [S, S, 3] → [1, 3, S, S]
 }
 
 /** The colour of the padding bars: the mean as bytes, rounded down; (122, 116, 104) for CLIP. */

@@ -106,7 +106,45 @@ describe('readImageProcessorConfig', () => {
     )
   })
 
-  test.each(['Qwen2VLImageProcessor', 'LlavaNextImageProcessor', ''])('refuses another processor: %j', (type) => {
+  test('reads the tiles of LLaVA-NeXT, heights first, as large as its crop', () => {
+    const next = { ...complete, image_processor_type: 'LlavaNextImageProcessor', do_pad: true }
+    const config = readImageProcessorConfig({
+      ...next,
+      image_grid_pinpoints: [
+        [336, 672],
+        [1008, 336],
+      ],
+    })
+    expect(config.pad).toBe(false)
+    expect(config.tiles).toEqual({
+      resolutions: [
+        { width: 672, height: 336 },
+        { width: 336, height: 1008 },
+      ],
+      side: 336,
+      together: 'tiles',
+    })
+    expect(() => readImageProcessorConfig(next)).toThrow('image_grid_pinpoints is missing')
+    expect(() => readImageProcessorConfig({ ...next, image_grid_pinpoints: [[336, 700]] })).toThrow(
+      'image_grid_pinpoints holds the side 700, expected multiples of the tile side 336',
+    )
+  })
+
+  test('reads those of LLaVA-OneVision, as large as its size, where pictures together become one square each', () => {
+    const config = readImageProcessorConfig({
+      image_processor_type: 'LlavaOnevisionImageProcessor',
+      size: { height: 384, width: 384 },
+      resample: 3,
+      do_pad: true,
+      crop_size: { height: 224, width: 224 }, // its class does not crop
+      image_grid_pinpoints: [[384, 768]],
+      ...normalization,
+    })
+    expect(config.tiles).toEqual({ resolutions: [{ width: 768, height: 384 }], side: 384, together: 'pad' })
+    expect(config.crop).toBeUndefined()
+  })
+
+  test.each(['Qwen2VLImageProcessor', 'LlavaNextVideoProcessor', ''])('refuses another processor: %j', (type) => {
     expect(() => readImageProcessorConfig({ ...complete, image_processor_type: type })).toThrow(RangeError)
   })
 

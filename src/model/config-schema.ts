@@ -103,6 +103,8 @@ export const visionSchema = z.object({
   layer_norm_eps: epsilon,
 })
 
+const side = z.int().min(1).max(16_384)
+
 export const llavaSchema = z.object({
   image_token_index: token.optional(),
   image_token_id: token.optional(), // newer alias
@@ -114,6 +116,18 @@ export const llavaSchema = z.object({
   tie_word_embeddings: z.boolean().nullish(),
   pad_token_id: optionalToken,
   quantization_config: off('quantization of stored weights'),
+})
+
+/** What LlavaNext and LlavaOnevision add: resolutions as height and width, and how many tiles' worth of tokens to keep. */
+export const tilesSchema = z.object({
+  image_grid_pinpoints: z
+    .array(z.tuple([side, side]))
+    .min(1)
+    .max(1024),
+  vision_aspect_ratio: z
+    .string()
+    .regex(/^anyres_max_[1-9]\d{0,3}$/, { error: '"anyres_max_" and a number' })
+    .optional(),
 })
 
 export const reading = 'Cannot read the model config'

@@ -1,4 +1,7 @@
-/** What a LLaVA model is made of, read from and written to a Hugging Face `config.json` (LlavaForConditionalGeneration). */
+/**
+ * What a LLaVA model is made of, read from and written to a Hugging Face `config.json`: LlavaForConditionalGeneration,
+ * LlavaNextForConditionalGeneration and LlavaOnevisionForConditionalGeneration.
+ */
 
 import type { z } from 'zod'
 import {
@@ -8,10 +11,21 @@ import {
   llavaSchema,
   parseSection,
   reading,
-  show,
   visionSchema,
   withOmittedKeys,
 } from './config-schema.ts'
+import {
+  architectures,
+  familyOf,
+  omittedTopKeys,
+  readFamily,
+  readTiles,
+  type TilesConfig,
+  tileRules,
+  writeTiles,
+} from './tiles-config.ts'
+
+export type { TilesConfig } from './tiles-config.ts'
 
 export type VisionEncoderConfig = {
   kind: 'clip' | 'siglip'
@@ -57,7 +71,8 @@ export type LlavaConfig = {
   featureLayer: number
   featureSelect: 'patch' | 'full'
   imageToken: number
-  visualTokens: number // per picture, derived by `countVisualTokens`
+  visualTokens: number // P, per view, derived by `countVisualTokens`
+  tiles?: TilesConfig // absent where a picture is one view
 }
 
 /**
@@ -69,17 +84,8 @@ export type LlavaConfig = {
  */
 export function parseLlavaConfig(json: unknown): LlavaConfig {
   const root = asRecord(json, 'the file')
-  if (root.model_type !== 'llava') {
-    throw new Error(
-      `${reading}: model_type is ${show(root.model_type)}, expected "llava" (LlavaForConditionalGeneration)`,
-    )
-  }
-  if ('mm_vision_tower' in root && !('text_config' in root)) {
-    throw new Error(
-      `${reading}: found the config of an original LLaVA release (mm_vision_tower), expected LlavaForConditionalGeneration with text_config and vision_config`,
-    )
-  }
-  const top = parseSection(llavaSchema, root, '')
+  const family = readFamily(root)
+  const top = parseSection(llavaSchema, { ...omittedTopKeys[family], ...root }, '')
   const vision = readVision(root.vision_config)
   const language = readLanguage(root.text_config, top)
   const imageToken = top.image_token_index ?? top.image_token_id
@@ -96,6 +102,7 @@ export function parseLlavaConfig(json: unknown): LlavaConfig {
     featureSelect: top.vision_feature_select_strategy === 'default' ? 'patch' : 'full',
     imageToken,
     visualTokens: 0,
+    ...(family === 'llava' ? {} : { tiles: readTiles(family, root) }),
   }
   config.visualTokens = countVisualTokens(config)
   checkLlavaConfig(config)
@@ -103,17 +110,22 @@ export function parseLlavaConfig(json: unknown): LlavaConfig {
 }
 
 /**
- * The literal `config.json` of LlavaForConditionalGeneration, every value spelled out. The one key of ours is
+ * The literal `config.json` of the model's class in transformers, every value spelled out. The one key of ours is
  * `projector_layers`, written only for the linear projector of the first LLaVA, which transformers cannot express.
  */
 export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown> {
-  const { vision, language, projector } = config
+  const { vision, language, projector, tiles } = config
+  const family = familyOf(tiles)
+  if (config.imageToken < 0) {
+    throw new RangeError('Cannot write the model config: the vocabulary has no image token, which this layout needs')
+  }
   return {
-    architectures: ['LlavaForConditionalGeneration'],
-    model_type: 'llava',
+    architectures: [architectures[family]],
+    model_type: family,
     ignore_index: -100,
     image_token_index: config.imageToken,
     image_seq_length: config.visualTokens,
+    ...writeTiles(tiles),
     projector_hidden_act: projector.activation,
     ...(projector.layers === 1 ? { projector_layers: 1 } : {}),
     multimodal_projector_bias: projector.bias,
@@ -161,12 +173,16 @@ export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown
   }
 }
 
-/** Patches of one picture. SigLIP-so400m has 384 px and patches of 14: 27 × 27, the last 6 pixels are not looked at. */
+/** Patches of one view. SigLIP-so400m has 384 px and patches of 14: 27 × 27, the last 6 pixels are not looked at. */
 export function countPatches(vision: VisionEncoderConfig): number {
-  return Math.floor(vision.imageSide / vision.patch) ** 2
+  return patchesPerSide(vision) ** 2
 }
 
-/** Rows that one picture adds to the language model's input. */
+export function patchesPerSide({ imageSide, patch }: VisionEncoderConfig): number {
+  return Math.floor(imageSide / patch)
+}
+
+/** Visual tokens of one view: all that a picture without tiles adds to the language model's input. */
 export function countVisualTokens({ vision, featureSelect }: Pick<LlavaConfig, 'vision' | 'featureSelect'>): number {
   return countPatches(vision) + (vision.classToken && featureSelect === 'full' ? 1 : 0)
 }
@@ -204,8 +220,9 @@ export function checkLlavaConfig(config: LlavaConfig): void {
     ],
     [
       config.visualTokens === countVisualTokens(config),
-      `${config.visualTokens} visual tokens per picture, expected ${countVisualTokens(config)}`,
+      `${config.visualTokens} visual tokens per view, expected ${countVisualTokens(config)}`,
     ],
+    ...tileRules(config.tiles, { side: vision.imageSide, tokens: config.visualTokens, patches: countPatches(vision) }),
   ]
   const tokens = {
     image: [config.imageToken],

@@ -3,18 +3,30 @@
  *
  *     Z_v = g(X_v)         patch features      `patchFeatures`  (vision-encoder.ts)
  *     H_v = W · Z_v        visual tokens       `project`        (projector.ts)
+ *                          … of all views      `arrange`        (here, where a picture has several views)
  *     H   = [H_v, H_q]     merged sequence     `merge`          (here)
  *     X_a ~ f(H)           answer              `languageModel`  (language-model.ts)
  */
 
-import { expectShape, productOf, replaceRows, reshape, reshapeLike, rows, type Tensor } from '../tensor/index.ts'
+import {
+  concat,
+  expectShape,
+  gatherRows,
+  mul,
+  replaceRows,
+  reshape,
+  reshapeLike,
+  rows,
+  sum,
+  type Tensor,
+} from '../tensor/index.ts'
 import type { LlavaConfig } from './config.ts'
 import { embedTokens } from './language-model.ts'
 import { project } from './projector.ts'
 import { patchFeatures } from './vision-encoder.ts'
 import type { WeightSource } from './weights.ts'
 
-/** Pictures as the language model reads them: pixels [I, 3, S, S] → visual tokens [I, P, D]. */
+/** Pictures of one view as the language model reads them: pixels [I, 3, S, S] → visual tokens [I, P, D]. */
 export function visualTokens(
   config: LlavaConfig,
   weights: WeightSource,
@@ -25,8 +37,26 @@ export function visualTokens(
 }
 
 /**
- * The join. Token ids [B, L] (int64) hold P placeholders for each of the I pictures, anywhere in the batch; `places` [I·P] (int64) says at which
- * of the B·L positions each visual token stands, pictures in order. Without pictures this is the token embedding.
+ * The visual tokens of one picture in the order in which the language model reads them: those of its views [J, P, D], and the newline, as its
+ * arrangement (arrangement.ts) says with `sources` [K, M] (int64) and `shares` [K, M, 1]. → [M, D]
+ */
+export function arrange(
+  config: LlavaConfig,
+  weights: WeightSource,
+  { tokens, sources, shares }: { tokens: Tensor; sources: Tensor; shares: Tensor },
+): Tensor {
+  const { width: D } = config.language
+  expectShape(tokens.shape, ['_', config.visualTokens, D], 'Visual tokens of the views')
+  const [K = 1, M = 1] = sources.shape
+  expectShape(shares.shape, [K, M, 1], 'Shares of the sources')
+  const newline = reshape(weights('projector.newline', [D]), [1, D])
+  const table = concat([rows(tokens), newline], 0) // [J·P + 1, D]
+  return sum(mul(gatherRows(table, sources), shares), { axes: [0] }) // [K, M, D] → [M, D]
+}
+
+/**
+ * The join. Token ids [B, L] (int64) hold placeholders for M visual tokens, those of all pictures in order, anywhere in the batch; `places` [M]
+ * (int64) says at which of the B·L positions each stands. Without pictures this is the token embedding.
  * → merged sequence [B, L, D]
  */
 export function mergedSequence(
@@ -38,12 +68,12 @@ export function mergedSequence(
   return pictures === undefined ? text : merge(text, pictures)
 }
 
-/** Puts visual tokens [I, P, D] into text embeddings [B, L, D] at `places` [I·P]. */
+/** Puts visual tokens [M, D] (or [I, P, D], where all pictures have P) into text embeddings [B, L, D] at `places` [M]. */
 export function merge(text: Tensor, { tokens, places }: { tokens: Tensor; places: Tensor }): Tensor {
-  const [I = 1, P = 1, D = 1] = tokens.shape
+  const flat = rows(tokens) // [M, D]
+  const [M = 1, D = 1] = flat.shape
   expectShape(text.shape, ['_', '_', D], 'Text embeddings')
-  const count = productOf([I, P])
-  expectShape(places.shape, [count], 'Places of visual tokens')
-  const merged = replaceRows(rows(text), places, reshape(tokens, [count, D])) // [B·L, D]
+  expectShape(places.shape, [M], 'Places of visual tokens')
+  const merged = replaceRows(rows(text), places, flat) // [B·L, D]
   return reshapeLike(merged, text) // [B, L, D]
 }

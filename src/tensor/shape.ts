@@ -3,7 +3,7 @@
  *
  * Shape card (used in every comment of this project):
  * `B` batch · `S` image side · `P` patches · `C` vision width · `T` text tokens · `L` merged length · `D` language width ·
- * `N` heads · `H` head size · `V` vocabulary.
+ * `N` heads · `H` head size · `V` vocabulary · `J` views of a picture · `M` visual tokens where their number depends on the picture.
  */
 
 /** A size known now, or a name for a size known when the graph runs; equal names are equal sizes. */

@@ -7,7 +7,7 @@ import {
   type EncodedSample,
   encodeSample,
   labelInputs,
-  preparePixels,
+  prepareView,
   stacked,
   wordInput,
   wordTargets,
@@ -181,7 +181,7 @@ async function preparePicture(
   const key = featureCache && (await sample.pictureKey?.())
   const features = key === undefined ? undefined : await featureCache?.read(key)
   if (features !== undefined) return { features }
-  return { pixels: await preparePixels(sample, lesson), ...(labels && { labels }), key }
+  return { pixels: (await prepareView(sample, lesson)).data, ...(labels && { labels }), key }
 }
 
 function textTargets(

@@ -5,7 +5,7 @@ import { expandPlaceholders, tokenizeConversation } from '../conversation/tokeni
 import type { Tokenizer } from '../conversation/tokenizer.ts'
 import { countPictures } from '../conversation/turns.ts'
 import { seededRandom } from '../generation/sampling.ts'
-import { type ImageProcessorConfig, preprocess } from '../image/preprocess.ts'
+import { type ImageProcessorConfig, type PreparedPicture, preprocess } from '../image/preprocess.ts'
 import type { PatchLabels, Sample } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
@@ -130,18 +130,20 @@ export function textInputs(
 }
 
 /**
- * Pixels of a sample's picture as the vision encoder expects them: [3, S, S].
+ * A sample's picture as the vision encoder expects it, in one view.
  * @throws RangeError when it has none or another size, and whatever decoding it throws
  */
-export async function preparePixels(
+export async function prepareView(
   sample: Sample,
   { config, processor }: { config: LlavaConfig; processor: ImageProcessorConfig },
-): Promise<Float32Array> {
+): Promise<PreparedPicture> {
   const S = config.vision.imageSide
   if (sample.picture === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no picture`)
-  const { side, data } = preprocess(await sample.picture(), processor)
-  if (side === S) return data
-  throw new RangeError(`Cannot train on sample ${sample.id}: its picture became ${side} px, expected ${S}`)
+  const view = preprocess(await sample.picture(), processor)
+  if (view.side === S && view.views === 1) return view
+  throw new RangeError(
+    `Cannot train on sample ${sample.id}: its picture became ${view.views} of ${view.side} px, expected 1 of ${S}`,
+  )
 }
 
 /** Arrays of one shape side by side, zeros for those that are missing: [count, ...shape]. */

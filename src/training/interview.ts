@@ -17,7 +17,7 @@ import { encodePng } from '../image/encode.ts'
 import type { Pixels } from '../image/pixels.ts'
 import { resize } from '../image/resize.ts'
 import type { Sample } from '../instruction-data/sample.ts'
-import { preparePixels } from './batches.ts'
+import { prepareView } from './batches.ts'
 import type { Lesson } from './lesson.ts'
 import { addTo, shares, type Tally } from './validation.ts'
 
@@ -70,7 +70,7 @@ async function prepareQuestion(
   const turns = sample.turns.slice(0, answer)
   const tokens = tokenizeConversation(turns, { template, tokenizer, imageToken, generationPrompt: true })
   const shown = tokens.ids.includes(imageToken)
-  const pictures = shown ? [preparePicture(await preparePixels(sample, lesson), config)] : []
+  const pictures = shown ? [preparePicture(await prepareView(sample, lesson), config)] : []
   const skill = sample.skills?.[0]
   const { picture, score } = sample
   return {

@@ -1,15 +1,13 @@
 /** What a recipe means once its files are open: the objective, the starting weights, the samples and how they are encoded. */
 
-import { join } from 'node:path'
-import { readStrictJson } from '../checkpoint/json.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
-import { loadConfig, type Weights } from '../checkpoint/load.ts'
+import { loadConfig, loadImageProcessor, type Weights } from '../checkpoint/load.ts'
 import { loadPart } from '../checkpoint/load-part.ts'
 import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
 import { readTokenizer } from '../generation/model-folder.ts'
-import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/preprocess.ts'
+import type { ImageProcessorConfig } from '../image/preprocess.ts'
 import type { SampleSource } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
@@ -65,8 +63,18 @@ export type Lesson = {
 export async function openLesson(recipe: Recipe, { device, threads }: Compute = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
+  if (config.tiles !== undefined) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: the model cuts pictures into tiles, expected one that sees a picture in one view`,
+    )
+  }
+  if (config.imageToken < 0) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: the model's vocabulary has no image token, without which it could not be saved, expected a model in Hugging Face's layout`,
+    )
+  }
   const layers = adaptedLayers(recipe, config)
-  const processor = readImageProcessorConfig(await readStrictJson(join(recipe.model, 'preprocessor_config.json')))
+  const processor = await loadImageProcessor(recipe.model)
   const starts = await startingWeights(recipe, config)
   const source = await openSource(recipe.data, { config, split: 'train', seed: recipe.seed })
   const labelNames = source.labels?.names ?? []
