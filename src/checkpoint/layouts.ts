@@ -5,9 +5,9 @@ import { countPatches, countUsedVisionBlocks, type LlavaConfig } from '../model/
 export type LayoutName = 'hugging-face' | 'hugging-face-2025' | 'original'
 
 /** Pairs of ours and theirs; `#` stands for a block number, `*` for `weight` or `bias`. */
-type Rows = readonly (readonly [ours: string, theirs: string])[]
+export type Rows = readonly (readonly [ours: string, theirs: string])[]
 
-const visionRows: Rows = [
+export const visionRows: Rows = [
   ['patchEmbedding.*', 'embeddings.patch_embedding.*'],
   ['classEmbedding', 'embeddings.class_embedding'],
   ['positionEmbedding', 'embeddings.position_embedding.weight'],
@@ -23,7 +23,7 @@ const visionRows: Rows = [
   ['postNorm.*', 'post_layernorm.*'],
 ]
 
-const languageRows: Rows = [
+export const languageRows: Rows = [
   ['tokenEmbedding.weight', 'embed_tokens.weight'],
   ['blocks.#.norm1.weight', 'layers.#.input_layernorm.weight'],
   ['blocks.#.attention.query.*', 'layers.#.self_attn.q_proj.*'],
@@ -141,25 +141,33 @@ export function optionalTensors(config: LlavaConfig): Set<string> {
   )
 }
 
-type Shapes = Generator<[string, readonly number[]]>
+export type Shapes = Generator<[string, readonly number[]]>
 
-function* visionTensors({ vision }: LlavaConfig): Shapes {
-  const { width: C, mlpWidth, patch } = vision
+export function* visionTensors({ vision }: Pick<LlavaConfig, 'vision'>): Shapes {
+  const { width: C, patch } = vision
   const root = 'visionEncoder'
   yield [`${root}.patchEmbedding.weight`, [C, 3, patch, patch]]
   if (vision.patchBias) yield [`${root}.patchEmbedding.bias`, [C]]
   if (vision.classToken) yield [`${root}.classEmbedding`, [C]]
   yield [`${root}.positionEmbedding`, [countPatches(vision) + (vision.classToken ? 1 : 0), C]]
   if (vision.preNorm) yield* affine(`${root}.preNorm`, [C])
-  for (let n = 0; n < vision.depth; n++) {
-    const block = `${root}.blocks.${n}`
-    yield* affine(`${block}.norm1`, [C])
-    for (const part of ['query', 'key', 'value', 'output']) yield* affine(`${block}.attention.${part}`, [C, C])
-    yield* affine(`${block}.norm2`, [C])
-    yield* affine(`${block}.mlp.up`, [mlpWidth, C])
-    yield* affine(`${block}.mlp.down`, [C, mlpWidth])
-  }
+  yield* encoderBlocks(root, vision)
   yield* affine(`${root}.postNorm`, [C])
+}
+
+/** The blocks of a vision or text encoder. */
+export function* encoderBlocks(
+  root: string,
+  { width, mlpWidth, depth }: { width: number; mlpWidth: number; depth: number },
+): Shapes {
+  for (let n = 0; n < depth; n++) {
+    const block = `${root}.blocks.${n}`
+    yield* affine(`${block}.norm1`, [width])
+    for (const part of ['query', 'key', 'value', 'output']) yield* affine(`${block}.attention.${part}`, [width, width])
+    yield* affine(`${block}.norm2`, [width])
+    yield* affine(`${block}.mlp.up`, [mlpWidth, width])
+    yield* affine(`${block}.mlp.down`, [width, mlpWidth])
+  }
 }
 
 function* projectorTensors({ vision, language, projector, tiles }: LlavaConfig): Shapes {
@@ -170,7 +178,7 @@ function* projectorTensors({ vision, language, projector, tiles }: LlavaConfig):
   if (tiles !== undefined) yield ['projector.newline', [language.width]]
 }
 
-function* languageTensors({ language }: LlavaConfig): Shapes {
+export function* languageTensors({ language }: Pick<LlavaConfig, 'language'>): Shapes {
   const { width: D, vocabulary: V, headSize: H, mlpWidth, attentionBias: bias } = language
   const queries = language.heads * H
   const keys = language.keyValueHeads * H
@@ -192,21 +200,27 @@ function* languageTensors({ language }: LlavaConfig): Shapes {
 }
 
 /** A weight and the bias of its first dimension. */
-function* affine(name: string, shape: readonly number[], { bias = true }: { bias?: boolean } = {}): Shapes {
+export function* affine(name: string, shape: readonly number[], { bias = true }: { bias?: boolean } = {}): Shapes {
   yield [`${name}.weight`, shape]
   if (bias) yield [`${name}.bias`, shape.slice(0, 1)]
 }
 
-function buildTable({ vision, language, head, projector, newline }: Layout) {
-  const toOurs = new Map<string, string>()
-  const toTheirs = new Map<string, string>()
-  const rows: Rows = [
+function buildTable({ vision, language, head, projector, newline }: Layout): Table {
+  return tableOf([
     ...visionRows.map(([ours, theirs]) => [`visionEncoder.${ours}`, vision + theirs] as const),
     ...languageRows.map(([ours, theirs]) => [`languageModel.${ours}`, language + theirs] as const),
     ...projector.map(([ours, theirs]) => [`projector.${ours}`, theirs] as const),
     ['languageModel.head.weight', head],
     ['projector.newline', newline],
-  ]
+  ])
+}
+
+/** Patterns of names in both directions. */
+export type Table = { readonly toOurs: ReadonlyMap<string, string>; readonly toTheirs: ReadonlyMap<string, string> }
+
+export function tableOf(rows: Rows): Table {
+  const toOurs = new Map<string, string>()
+  const toTheirs = new Map<string, string>()
   for (const [ours, theirs] of rows) {
     for (const suffix of ours.endsWith('*') ? ['weight', 'bias'] : ['']) {
       toOurs.set(theirs.replace('*', suffix), ours.replace('*', suffix))
@@ -217,7 +231,7 @@ function buildTable({ vision, language, head, projector, newline }: Layout) {
 }
 
 /** Splits a name into a pattern with `#` and its block number: "layers.12.norm" → "layers.#.norm" and "12". */
-function abstractBlock(name: string, word: 'layers' | 'blocks'): { number: string; pattern: string } {
+export function abstractBlock(name: string, word: 'layers' | 'blocks'): { number: string; pattern: string } {
   const found = new RegExp(`(?<=(?:^|\\.)${word}\\.)(?:0|[1-9]\\d*)(?=\\.)`).exec(name)
   if (name.includes('#')) return { number: '', pattern: '' } // a name from a file must not look like a pattern
   if (found === null || name.startsWith('projector.')) return { number: '', pattern: name }

@@ -1,8 +1,6 @@
 /** `llava ask IMAGE… QUESTION`: one question, its answer streamed, or one JSON object. */
 
 import type { Command } from 'commander'
-import { decodeImage } from '../image/decode.ts'
-import type { Pixels } from '../image/pixels.ts'
 import type { CommandContext } from './context.ts'
 import {
   addModelOptions,
@@ -12,7 +10,8 @@ import {
   samplingOf,
   withModel,
 } from './model-options.ts'
-import { kindOf } from './options.ts'
+import { kindOf, milliseconds } from './options.ts'
+import { openPicture } from './picture-input.ts'
 import { printable, writeLine } from './terminal.ts'
 
 type AskOptions = ModelOptions & SamplingChoices & { json?: boolean }
@@ -100,22 +99,4 @@ export async function readWords(words: readonly string[]): Promise<{ pictures: s
     throw new RangeError('Cannot ask: found - more than once, expected one picture from standard input')
   }
   return { pictures, question }
-}
-
-/** Decoded before the model is opened, which may take long: a wrong path is told at once. */
-async function openPicture(path: string, signal: AbortSignal): Promise<Pixels> {
-  return decodeImage(path === '-' ? await readStandardInput() : path, { signal })
-}
-
-async function readStandardInput(): Promise<Uint8Array> {
-  if (process.stdin.isTTY) {
-    throw new Error('Cannot read a picture from standard input: it is a terminal, expected the bytes of a picture')
-  }
-  const chunks: Buffer[] = []
-  for await (const chunk of process.stdin) chunks.push(chunk)
-  return Buffer.concat(chunks)
-}
-
-function milliseconds(value: number): number {
-  return Math.round(value * 100) / 100
 }

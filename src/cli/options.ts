@@ -76,6 +76,11 @@ export async function kindOf(path: string): Promise<'file' | 'folder' | undefine
   return status.isDirectory() ? 'folder' : 'file'
 }
 
+/** A duration as programs read it: two decimals are enough. */
+export function milliseconds(value: number): number {
+  return Math.round(value * 100) / 100
+}
+
 async function expectAccess(folder: string, { option, path }: { option: string; path: string }): Promise<void> {
   await access(folder, constants.W_OK | constants.X_OK).catch((cause) => {
     throw new Error(`Cannot use ${option} ${path}: no permission to write in ${folder}`, { cause })

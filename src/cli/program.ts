@@ -5,6 +5,7 @@ import { addAblateCommand } from './ablate.ts'
 import { addAskCommand } from './ask.ts'
 import { addCacheCommand } from './cache.ts'
 import { addChatCommand } from './chat.ts'
+import { addClipCommand } from './clip.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
@@ -70,6 +71,7 @@ Examples:
   addStartCommand(program, context)
   addAskCommand(program, context)
   addChatCommand(program, context)
+  addClipCommand(program, context)
   addPullCommand(program, context)
   addInfoCommand(program, context)
   addExportCommand(program, context)

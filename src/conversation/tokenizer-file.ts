@@ -109,7 +109,8 @@ function adds(part: Component): boolean {
   return part.type === 'ByteLevel' && part.add_prefix_space === true
 }
 
-function check<T extends z.ZodType>(schema: T, json: unknown, name: string): z.infer<T> {
+/** @throws TypeError naming the first field of file `name` that is missing or wrong */
+export function check<T extends z.ZodType>(schema: T, json: unknown, name: string): z.infer<T> {
   const result = schema.safeParse(json)
   if (result.success) return result.data
   const issue = result.error.issues[0]

@@ -50,12 +50,7 @@ export async function readModelParts(
   folder: string,
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Omit<ModelFolder, 'weights'>> {
-  const status = await stat(folder).catch(() => undefined)
-  if (!status?.isDirectory()) {
-    const file = folder.endsWith('.gguf') ? "a GGUF file of llama.cpp's" : 'a file'
-    const found = status === undefined ? 'there is no such folder' : `it is ${file}, expected a folder`
-    throw new Error(`Cannot load the model ${folder}: ${found}`)
-  }
+  await expectFolder(folder)
   signal?.throwIfAborted()
   const { config, original } = await readPart(folder, 'config.json', async (json) => ({
     config: await readConfig(json, { folder }),
@@ -79,6 +74,15 @@ export async function readModelParts(
     ...stopRules({ config, tokenizer, template, extra: generation?.eosTokens ?? [] }),
     defaults: generation?.defaults ?? {},
   }
+}
+
+/** @throws Error when there is no folder of that name */
+export async function expectFolder(folder: string): Promise<void> {
+  const status = await stat(folder).catch(() => undefined)
+  if (status?.isDirectory()) return
+  const file = folder.endsWith('.gguf') ? "a GGUF file of llama.cpp's" : 'a file'
+  const found = status === undefined ? 'there is no such folder' : `it is ${file}, expected a folder`
+  throw new Error(`Cannot load the model ${folder}: ${found}`)
 }
 
 /** The tokenizer of a model folder, and its tokenizer_config.json as it is there. */
@@ -237,7 +241,8 @@ function shortened(text: string): string {
   return text.length > 80 ? `${text.slice(0, 80)}…` : text
 }
 
-async function readPart<T>(folder: string, file: string, read: (json: unknown) => T | Promise<T>): Promise<T> {
+/** A JSON file of a model folder, read by `read`. Errors name the folder and the file. */
+export async function readPart<T>(folder: string, file: string, read: (json: unknown) => T | Promise<T>): Promise<T> {
   const text = await readText(folder, file)
   if (text === undefined) throw new Error(`Cannot load the model ${folder}: ${file} is missing`)
   let json: unknown
@@ -250,7 +255,12 @@ async function readPart<T>(folder: string, file: string, read: (json: unknown) =
   return attempt(folder, file, () => read(json))
 }
 
-async function readOptional<T>(folder: string, file: string, read: (json: unknown) => T): Promise<T | undefined> {
+/** `readPart` of a file that may be missing. */
+export async function readOptional<T>(
+  folder: string,
+  file: string,
+  read: (json: unknown) => T,
+): Promise<T | undefined> {
   return (await readText(folder, file)) === undefined ? undefined : readPart(folder, file, read)
 }
 
@@ -273,7 +283,7 @@ export async function attempt<T>(folder: string, file: string, read: () => T | P
 }
 
 /** The same error with the folder and the file in its sentence, of the same class. */
-function explain(folder: string, { file, error }: { file: string; error: unknown }): never {
+export function explain(folder: string, { file, error }: { file: string; error: unknown }): never {
   const message = messageOf(error)
   if (message.startsWith('Cannot load the model ')) throw error
   const sentence = `Cannot load the model ${folder}: ${file}: ${message.replace(/^Cannot /, 'cannot ')}`

@@ -10,12 +10,20 @@ export type Sample = {
   readonly picture?: () => Promise<Pixels>
   /** A hash of the picture's file, in hexadecimal digits, where there is one: what was computed from the picture can be found again by it. */
   readonly pictureKey?: () => Promise<string>
+  /** A caption, and at most `contrasts` like it that are false; samples without one have their first answer for a caption. */
+  readonly caption?: (contrasts: number) => Caption
   /** Only worlds whose truth is known patch by patch have them. */
   readonly labels?: PatchLabels
   /** What each answer shows that the model can do, in the order of the answers; scores are reported by skill. */
   readonly skills?: readonly string[]
   /** Whether a text is a right answer to question number `index`; only of samples whose truth is known. */
   readonly score?: (index: number, answer: string) => boolean
+}
+
+/** What is true of a picture, and what differs from it in one fact. */
+export type Caption = {
+  readonly text: string
+  readonly contrasts: readonly { readonly fact: string; readonly text: string }[]
 }
 
 /** Indices into the names of the source's labels, made when asked for: [P] each. */

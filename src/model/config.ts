@@ -242,7 +242,8 @@ export function checkLlavaConfig(config: LlavaConfig): void {
   if (broken.length > 0) throw new RangeError(`Cannot use the model config: ${broken.join('; ')}`)
 }
 
-function readVision(json: unknown): VisionEncoderConfig {
+/** A `vision_config` section, or the whole file of a vision encoder alone. */
+export function readVision(json: unknown): VisionEncoderConfig {
   const vision = parseSection(visionSchema, withOmittedKeys(json, 'vision_config'), 'vision_config')
   const clip = vision.model_type === 'clip_vision_model'
   return {
@@ -261,7 +262,11 @@ function readVision(json: unknown): VisionEncoderConfig {
   }
 }
 
-function readLanguage(json: unknown, top: z.infer<typeof llavaSchema>): LanguageModelConfig {
+/** A `text_config` section, or the whole file of a language model alone; `top` is what the file around the section says. */
+export function readLanguage(
+  json: unknown,
+  top: Pick<z.infer<typeof llavaSchema>, 'pad_token_id' | 'tie_word_embeddings'> = {},
+): LanguageModelConfig {
   const language = parseSection(languageSchema, withOmittedKeys(json, 'text_config'), 'text_config')
   if (language.attention_bias && language.model_type !== 'qwen2') {
     throw new Error(`${reading}: text_config.attention_bias is true, expected false for ${language.model_type}`)

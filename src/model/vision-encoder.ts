@@ -6,13 +6,10 @@
  */
 
 import {
-  activate,
   add,
-  attention,
   concat,
   expand,
   expectShape,
-  layerNorm,
   linear,
   recompute,
   reshape,
@@ -22,6 +19,7 @@ import {
   transpose,
 } from '../tensor/index.ts'
 import type { LlavaConfig, VisionEncoderConfig } from './config.ts'
+import { encoderBlock, norm } from './encoder-block.ts'
 import { type WeightSource, within } from './weights.ts'
 
 /**
@@ -46,16 +44,27 @@ export function patchFeatures(
 export function hiddenState(
   config: VisionEncoderConfig,
   weights: WeightSource,
-  { pixels, layer, checkpointing = false }: { pixels: Tensor; layer: number; checkpointing?: boolean },
+  { layer, ...options }: { pixels: Tensor; layer: number; checkpointing?: boolean },
 ): Tensor {
-  const blocks = layer < 0 ? config.depth + 1 + layer : layer
+  const count = layer < 0 ? config.depth + 1 + layer : layer
+  return hiddenStates(config, weights, { ...options, count }).at(-1) as Tensor
+}
+
+/** What enters the first block, then the output of each of the first `count` blocks: [I, P (+1), C] each. */
+export function hiddenStates(
+  config: VisionEncoderConfig,
+  weights: WeightSource,
+  { pixels, count = config.depth, checkpointing = false }: { pixels: Tensor; count?: number; checkpointing?: boolean },
+): Tensor[] {
   const own = within(weights, 'visionEncoder')
   let x = embedPatches(config, own, pixels) // [I, P+1, C]
-  for (let block = 0; block < blocks; block++) {
-    const step = (x: Tensor) => encoderBlock(config, within(own, `blocks.${block}`), x)
+  const states = [x]
+  for (let block = 0; block < count; block++) {
+    const step = (x: Tensor) => encoderBlock(config, within(own, `blocks.${block}`), { x })
     x = checkpointing ? recompute(x, step) : step(x)
+    states.push(x)
   }
-  return x
+  return states
 }
 
 /** Drops position 0, the class token: [I, P+1, C] → [I, P, C]. */
@@ -93,35 +102,10 @@ function leading(x: Tensor, { axes, size }: { axes: readonly number[]; size: num
   return axes.reduce(cut, x)
 }
 
-/** One class token per picture, also where the number of pictures is only known when the graph runs. */
-function repeatFor(x: Tensor, token: Tensor): Tensor {
+/** One token [1, 1, C] for each picture of x [I, P, C], also where the number of pictures is only known when the graph runs: [I, 1, C]. */
+export function repeatFor(x: Tensor, token: Tensor): Tensor {
   const [I = 1, , C = 1] = x.shape
   if (typeof I === 'number') return expand(token, [I, 1, C])
   const one = slice(x, { axis: 1, start: 0, end: 1 }) // [I, 1, C]
   return add(scaleBy(one, 0), token)
-}
-
-function encoderBlock(config: VisionEncoderConfig, weights: WeightSource, input: Tensor): Tensor {
-  const x = add(input, selfAttention(config, weights, norm(config, within(weights, 'norm1'), input)))
-  return add(x, mlp(config, weights, norm(config, within(weights, 'norm2'), x)))
-}
-
-function selfAttention(config: VisionEncoderConfig, weights: WeightSource, x: Tensor): Tensor {
-  const layer = (name: string) => affine(within(weights, `attention.${name}`), [config.width, config.width])
-  const [query, key, value] = [linear(x, layer('query')), linear(x, layer('key')), linear(x, layer('value'))]
-  return linear(attention({ query, key, value }, { heads: config.heads }).output, layer('output'))
-}
-
-function mlp(config: VisionEncoderConfig, weights: WeightSource, x: Tensor): Tensor {
-  const up = linear(x, affine(within(weights, 'mlp.up'), [config.mlpWidth, config.width]))
-  return linear(activate(up, config.activation), affine(within(weights, 'mlp.down'), [config.width, config.mlpWidth]))
-}
-
-function affine(weights: WeightSource, shape: readonly [number, number]): { weight: Tensor; bias: Tensor } {
-  return { weight: weights('weight', shape), bias: weights('bias', [shape[0]]) }
-}
-
-function norm(config: VisionEncoderConfig, weights: WeightSource, x: Tensor): Tensor {
-  const [weight, bias] = [weights('weight', [config.width]), weights('bias', [config.width])]
-  return layerNorm(x, { weight, bias, epsilon: config.normEpsilon })
 }

@@ -55,7 +55,7 @@ export type SceneOptions = {
 export const mostObjects = 8
 
 /** Random numbers of one scene seed, drawn for different purposes. */
-export const streams = { layout: 1, picture: 2, noise: 3, questions: 4, captions: 5 } as const
+export const streams = { layout: 1, picture: 2, noise: 3, questions: 4, captions: 5, contrasts: 6 } as const
 
 /** Longest extent of an object in pixels, for a side of 96. */
 const extents: Record<Size, readonly [number, number]> = { small: [18, 21], medium: [23, 27], large: [29, 34] }

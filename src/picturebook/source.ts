@@ -3,6 +3,7 @@
 import { assistantTurn, type Turn, userTurn } from '../conversation/turns.ts'
 import type { Sample, SampleSource } from '../instruction-data/sample.ts'
 import { scoreAnswer } from './answers.ts'
+import { contrastedCaption } from './contrasts.ts'
 import { type Drawings, loadDrawings } from './drawings.ts'
 import { centerLabels, labelNames, partLabels, settingCount } from './labels.ts'
 import { type Exchange, makeConversation, type Skill } from './questions.ts'
@@ -49,6 +50,7 @@ function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawi
       return exchange !== undefined && scoreAnswer(exchange, answer)
     },
     picture: async () => renderScene(scene, drawings),
+    caption: (count) => contrastedCaption(scene, { seed, count, most: objects[1] }),
     labels: { parts: () => partLabels(scene, { patch, drawings }), centers: () => centerLabels(scene, { patch }) },
   }
 }

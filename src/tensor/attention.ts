@@ -71,13 +71,13 @@ export type AttentionOptions = {
   heads: number
   /** Fewer key and value heads than query heads: grouped-query attention. */
   keyValueHeads?: number
-  /** Added to the scores: [L, L] or [B, 1, L, L]; −∞ (or a very negative number) where a query must not look. */
+  /** Added to the scores: [L, K] or [B, 1, L, K]; −∞ (or a very negative number) where a query must not look. */
   mask?: Tensor
 }
 
 /**
  * softmax(Q Kᵀ / √H + mask) V for each head ("Attention Is All You Need" §3.2).
- * query [B, L, N·H], key and value [B, L, Nkv·H] → [B, L, N·H], and the probabilities [B, N, L, L].
+ * query [B, L, N·H], key and value [B, K, Nkv·H] → [B, L, N·H], and the probabilities [B, N, L, K]; in self-attention, K = L.
  */
 export function attention(
   inputs: { query: Tensor; key: Tensor; value: Tensor },
@@ -86,6 +86,7 @@ export function attention(
   const { query, key, value } = inputs
   const { heads, keyValueHeads = heads, mask } = options
   const [batch = 1, length = 1, width] = query.shape
+  const [, keys = 1] = key.shape
   if (typeof width !== 'number' || width % heads !== 0 || heads % keyValueHeads !== 0) {
     throw new RangeError(
       `Cannot attend: query ${formatShape(query.shape)} does not split into ${heads} heads (${keyValueHeads} of keys)`,
@@ -97,7 +98,7 @@ export function attention(
   const perHead = (x: Tensor, n: number) => transpose(splitLast(x, n), [0, 2, 1, 3]) // [B, n, L, H]
   const whole = (x: Tensor, shape: Shape) => reshape(transpose(x, [0, 2, 1, 3]), shape) // [B, L, n·H]
   const ungroup = (x: Tensor) =>
-    groups === 1 ? x : sum(reshape(x, [batch, keyValueHeads, groups, size, length]), { axes: [2] }) // [B, Nkv, H, L]
+    groups === 1 ? x : sum(reshape(x, [batch, keyValueHeads, groups, size, keys]), { axes: [2] }) // [B, Nkv, H, K]
   const queryHeads = perHead(query, heads)
   const keyHeads = repeatHeads(perHead(key, keyValueHeads), groups)
   const valueHeads = repeatHeads(perHead(value, keyValueHeads), groups)
@@ -105,7 +106,7 @@ export function attention(
   const [output, probabilities] = applyAll({
     operator: 'attention',
     inputs: mask === undefined ? [query, key, value] : [query, key, value, mask],
-    outputs: [query, { dtype: query.dtype, shape: [batch, heads, length, length] }],
+    outputs: [query, { dtype: query.dtype, shape: [batch, heads, length, keys] }],
     onnx: (emit, names, [output = '', probabilities = '']) => {
       if (probabilities === '' && groups === 1 && mask === undefined) {
         emit.node('MultiHeadAttention', names, [output], {
@@ -115,7 +116,7 @@ export function attention(
         })
         return
       }
-      const scores = matmul(queryHeads, keyHeads, { transposeB: true, scale }) // [B, N, L, L]
+      const scores = matmul(queryHeads, keyHeads, { transposeB: true, scale }) // [B, N, L, K]
       const weights = softmax(mask === undefined ? scores : add(scores, mask))
       if (probabilities !== '') emit.node('Identity', [emit.tensor(weights)], [probabilities])
       const mixed = matmul(weights, valueHeads) // [B, N, L, H]
@@ -124,12 +125,12 @@ export function attention(
     gradient: ([g], [y, p]) => {
       if (g === undefined || p === undefined || y === undefined) return []
       const gHeads = perHead(g, heads)
-      const toProbabilities = matmul(gHeads, valueHeads, { transposeB: true }) // [B, N, L, L]
+      const toProbabilities = matmul(gHeads, valueHeads, { transposeB: true }) // [B, N, L, K]
       // Σ over keys of p · p̄ equals Σ over the head of y · ȳ, which is much smaller (FlashAttention, §3.1 and appendix B.2).
       const along = sum(perHead(mul(g, y), heads), { axes: [-1], keepDims: true }) // [B, N, L, 1]
       const toScores = mul(p, sub(toProbabilities, along))
       // Keys and values get their gradients as columns, q̄ᵀ S rather than Sᵀ q̄: the small factor is the one to be transposed.
-      const columns = (x: Tensor, shape: Shape) => reshape(transpose(ungroup(x), [0, 3, 1, 2]), shape) // from [B, n, H, L]
+      const columns = (x: Tensor, shape: Shape) => reshape(transpose(ungroup(x), [0, 3, 1, 2]), shape) // from [B, n, H, K]
       return [
         whole(matmul(toScores, keyHeads, { scale }), query.shape),
         columns(matmul(queryHeads, toScores, { transposeA: true, scale }), key.shape),

@@ -186,6 +186,15 @@ const cases: Case[] = [
     build: (query, key, value) => t.attention({ query, key, value }, { heads: 2 }).output,
   },
   {
+    name: 'attention, fewer queries than keys',
+    shapes: [
+      [2, 1, 8],
+      [2, 5, 8],
+      [2, 5, 8],
+    ],
+    build: (query, key, value) => t.attention({ query, key, value }, { heads: 2 }).output,
+  },
+  {
     name: 'attention, causal and grouped',
     shapes: [
       [2, 5, 32],

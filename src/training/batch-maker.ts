@@ -12,6 +12,7 @@ import {
   wordInput,
   wordTargets,
 } from './batches.ts'
+import { captionInputs, type EncodedCaption, encodeCaption } from './caption-batches.ts'
 import type { Lesson } from './lesson.ts'
 import { drawOrder } from './order.ts'
 import { countLearned, findRow, packedInputs } from './packing.ts'
@@ -22,6 +23,8 @@ export type Batch = {
   readonly inputs: readonly Inputs[]
   readonly samples: readonly Sample[]
   readonly encoded: readonly EncodedSample[] | undefined
+  /** Undefined when the lesson has no captions. */
+  readonly captions: readonly EncodedCaption[] | undefined
   readonly pictures: number
   readonly tokens: number
   /** Where the next batch goes on: index of the sample after the last one drawn, and how many were skipped so far. */
@@ -37,6 +40,7 @@ export type Skip = { readonly sample: string; readonly reason: string }
 type Drawn = {
   readonly sample: Sample
   readonly encoded: EncodedSample | undefined
+  readonly caption?: EncodedCaption | undefined
   readonly picture: DrawnPicture | undefined
 }
 
@@ -66,18 +70,23 @@ export async function makeBatch(
   const inputs: Inputs[] = []
   for (let part = 0; part < parts; part++) {
     const own = rows.slice(part * recipe.batch, (part + 1) * recipe.batch)
-    const targets = encoded ? textTargets(lesson, own, { tokenCount }) : patchTargets(lesson, own, { parts })
+    const targets = encoded
+      ? textTargets(lesson, own, { tokenCount })
+      : lesson.captions
+        ? captionInputs(captionsOf(own.flat()), { config, settings: lesson.captions.settings, share: 1 / parts })
+        : patchTargets(lesson, own, { parts })
     inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
   }
   return {
     inputs,
     samples: drawn.map(({ sample }) => sample),
     encoded,
+    captions: lesson.captions && captionsOf(drawn),
     pictures: drawn.filter(({ picture }) => picture !== undefined).length,
     tokens:
       stage.objective === 'answers'
         ? inputs.reduce((sum, { ids }) => sum + (ids?.data.length ?? 0), 0)
-        : count * config.visualTokens,
+        : count * config.visualTokens, // of pictures, whatever else is learned from
     position: { cursor, skipped: position.skipped + skips.length },
     skips,
   }
@@ -120,12 +129,13 @@ async function drawRows(
     try {
       const sample = await source.sample(index)
       const encoded = encoding && encodeSample(sample, encoding)
+      const caption = lesson.captions && encodeCaption(sample, { ...lesson.captions, config: lesson.config })
       const row =
         recipe.pack && encoding && encoded
           ? findRow(rows.map(encodedOf), encoded, encoding)
           : rows.findIndex((one) => one.length === 0)
       if (row === undefined) break
-      rows[row]?.push({ sample, encoded, picture: await preparePicture(lesson, { sample, encoded }) })
+      rows[row]?.push({ sample, encoded, caption, picture: await preparePicture(lesson, { sample, encoded }) })
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       skips.push({ sample: `number ${index}`, reason })
@@ -153,6 +163,10 @@ function encodedOf(drawn: readonly Drawn[]): EncodedSample[] {
   return drawn.flatMap(({ encoded }) => encoded ?? [])
 }
 
+function captionsOf(drawn: readonly Drawn[]): EncodedCaption[] {
+  return drawn.flatMap(({ caption }) => caption ?? [])
+}
+
 /** Undefined for a conversation without a picture. */
 async function preparePicture(
   lesson: Lesson,
@@ -161,7 +175,7 @@ async function preparePicture(
   const { stage, featureCache } = lesson
   if (encoded !== undefined && encoded.pictureStart === undefined) return undefined
   const { id, labels } = sample
-  const labelled = stage.objective !== 'answers' || stage.pictures === 'words'
+  const labelled = (stage.objective !== 'answers' && stage.objective !== 'captions') || stage.pictures === 'words'
   if (labelled && labels === undefined) throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
   if (stage.pictures === 'words') return { ...(labels && { labels }) }
   const key = featureCache && (await sample.pictureKey?.())

@@ -7,12 +7,16 @@ type Options = { readonly seed: number; readonly depth: number }
 
 /**
  * Norms start as the identity, biases and LoRA's B at 0, everything else normal: with deviation 1/√(3·inputs) in the projector, as the paper's layers
- * begin, and in LoRA's A; see `blockWeight` for the blocks of encoder and language model, `wordWeight` for what is around them.
+ * begin, and in LoRA's A, and as SigLIP says for what compares pictures with texts (§3.2); see `blockWeight` for the blocks of encoder and language model, `wordWeight` for what is around them.
  */
 export function initialWeight({ name, shape }: Weight, { seed, depth }: Options): Float32Array {
+  if (name === 'similarity.bias') return new Float32Array(sizeOf(shape)).fill(-10)
   if (name.endsWith('.bias') || name.endsWith('.lora.B')) return new Float32Array(sizeOf(shape))
   if (/(norm\d?|preNorm|postNorm)\.weight$/.test(name)) return new Float32Array(sizeOf(shape)).fill(1)
   const [, inputs = 1] = shape
+  if (name === 'similarity.scale') return new Float32Array(sizeOf(shape)).fill(Math.log(10))
+  if (/^(textEncoder|pictureHead)\.(projection|attention\.inputs)\.weight$/.test(name))
+    return normalWeight({ name, shape }, { seed, deviation: 1 / Math.sqrt(inputs) })
   if (name.startsWith('projector.') || name.endsWith('.lora.A'))
     return normalWeight({ name, shape }, { seed, deviation: 1 / Math.sqrt(3 * inputs) })
   if (name.includes('.blocks.')) return blockWeight({ name, shape }, { seed, depth })

@@ -1,7 +1,8 @@
 /** What a recipe means once its files are open: the objective, the starting weights, the samples and how they are encoded. */
 
 import { expectedTensors } from '../checkpoint/layouts.ts'
-import { loadConfig, loadImageProcessor, loadWeights, type Weights } from '../checkpoint/load.ts'
+import { loadConfig, loadImageProcessor, type Weights } from '../checkpoint/load.ts'
+import { loadPart } from '../checkpoint/load-part.ts'
 import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
@@ -14,6 +15,8 @@ import type { ResidentTensor } from '../runtime/resident-tensor.ts'
 import type { Compute } from '../runtime/session.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
+import { type ContrastSettings, contrastSettings } from './contrast-settings.ts'
+import { contrastiveLoss } from './contrastive.ts'
 import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
 import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
@@ -23,7 +26,7 @@ import { createPictureEncoder } from './picture-encoder.ts'
 import type { Recipe } from './recipe.ts'
 import { findCheckpoint, readState } from './run-checkpoint.ts'
 import { openSource } from './sources.ts'
-import { type Stage, stages } from './stages.ts'
+import { partOf, type Stage, stages } from './stages.ts'
 
 export type Lesson = {
   readonly recipe: Recipe
@@ -31,8 +34,10 @@ export type Lesson = {
   readonly config: LlavaConfig
   readonly processor: ImageProcessorConfig
   readonly source: SampleSource
-  /** Undefined when the lesson has no text. */
+  /** Undefined when the lesson has no conversations. */
   readonly encoding: Encoding | undefined
+  /** Undefined when the lesson has no captions. */
+  readonly captions: { readonly tokenizer: Tokenizer; readonly settings: ContrastSettings } | undefined
   /** Tokens that stand for a picture: P, or fewer words. */
   readonly pictureTokens: number
   /** Pictures that a batch of the graph has room for: one a row, or more when rows are packed. */
@@ -70,7 +75,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
   }
   const layers = adaptedLayers(recipe, config)
   const processor = await loadImageProcessor(recipe.model)
-  const starts = await startingWeights(recipe)
+  const starts = await startingWeights(recipe, config)
   const source = await openSource(recipe.data, { config, split: 'train', seed: recipe.seed })
   const labelNames = source.labels?.names ?? []
   const pictureTokens = stage.pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
@@ -85,12 +90,16 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
           length: recipe.length,
         }
       : undefined
+  const captions =
+    stage.objective === 'captions' && tokenizer !== undefined
+      ? { tokenizer, settings: contrastSettings(config, recipe) }
+      : undefined
   if (encoding !== undefined && recipe.length > config.language.context) {
     throw new RangeError(
       `Cannot train ${recipe.name}: found length ${recipe.length}, expected at most the ${config.language.context} tokens of the model's context`,
     )
   }
-  if (stage.objective !== 'answers' && labelNames.length === 0) {
+  if (stage.objective !== 'answers' && stage.objective !== 'captions' && labelNames.length === 0) {
     throw new RangeError(
       `Cannot train ${recipe.name}: stage ${recipe.stage} needs labelled patches, which its data does not have`,
     )
@@ -99,8 +108,10 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
   const startingValue = ({ name, shape }: { name: string; shape: readonly number[] }) => {
     const known = starts.get(name)
     if (known === undefined) {
-      const depth = name.startsWith('visionEncoder.') ? config.vision.depth : config.language.depth
-      return initialWeight({ name, shape }, { seed: recipe.seed, depth })
+      return initialWeight(
+        { name: name.replace(/^captioner\./, ''), shape },
+        { seed: recipe.seed, depth: depthOf(name) },
+      )
     }
     const size = shape.reduce((product, dim) => product * dim, 1)
     if (known.length !== size) {
@@ -109,6 +120,11 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
       )
     }
     return known.slice()
+  }
+  const depthOf = (name: string) => {
+    const { clip, captioner } = captions?.settings ?? {}
+    const towers = { visionEncoder: config.vision, textEncoder: clip?.text, captioner: captioner?.language }
+    return (towers[partOf(name) as keyof typeof towers] ?? config.language).depth
   }
   const encoder =
     stage.pictures === 'features'
@@ -131,6 +147,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     processor,
     source,
     encoding,
+    captions,
     pictureTokens,
     pictureSlots,
     wordIds:
@@ -140,6 +157,9 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     objective: (base, { length = recipe.length } = {}) => {
       const weights = adaptedWeights(base, { lora: recipe.lora, layers })
       const { batch, checkpointing } = recipe
+      if (captions !== undefined) {
+        return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
+      }
       if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
       if (stage.objective === 'patch-labels') {
         return patchLabelLoss(config, weights, {
@@ -199,14 +219,19 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   return batches
 }
 
-/** Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder. */
-async function startingWeights(recipe: Recipe): Promise<Map<string, Float32Array>> {
+/**
+ * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder, which may hold that part
+ * alone.
+ */
+async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map<string, Float32Array>> {
   const result = new Map<string, Float32Array>()
   for (const [part, folder] of Object.entries(recipe.start)) {
     const checkpoint = await findCheckpoint(folder)
     // A model folder of other sizes elsewhere, such as another projector, still has this part.
     const stored =
-      checkpoint === undefined ? await loadWeights(folder, await loadConfig(folder)) : await readState(checkpoint)
+      checkpoint === undefined
+        ? await loadPart(folder, { part, config, model: recipe.model })
+        : await readState(checkpoint)
     const own = [...stored].filter(([name]) => name.startsWith(`${part}.`))
     if (own.length === 0) throw new Error(`Cannot start ${part} from ${folder}: it holds no weights of that part`)
     if (own.some(([name]) => isAdapter(name))) {

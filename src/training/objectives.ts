@@ -198,7 +198,8 @@ function pictureTokens(
   }
 }
 
-function positionIndex(batch: number, length: number): Tensor {
+/** Positions 0 … L − 1 of each row: [B, L]. */
+export function positionIndex(batch: number, length: number): Tensor {
   return constant(
     'int64',
     [batch, length],
@@ -206,10 +207,10 @@ function positionIndex(batch: number, length: number): Tensor {
   )
 }
 
-function pixelInput({ vision }: LlavaConfig, batch: number): Tensor {
+export function pixelInput({ vision }: LlavaConfig, batch: number): Tensor {
   return input('pixels', 'float32', [batch, 3, vision.imageSide, vision.imageSide])
 }
 
-function targetInputs(count: number): { targets: Tensor; weights: Tensor } {
+export function targetInputs(count: number): { targets: Tensor; weights: Tensor } {
   return { targets: input('targets', 'int64', [count]), weights: input('targetWeights', 'float32', [count]) }
 }

@@ -5,9 +5,10 @@ import { parse } from 'yaml'
 import { z } from 'zod'
 import { readLlavaRows } from '../instruction-data/llava-json.ts'
 import { adamWDefaults } from './adamw.ts'
-import { stages } from './stages.ts'
+import { contrastSchema } from './contrast-settings.ts'
+import { parts, stages } from './stages.ts'
 
-const part = z.enum(['visionEncoder', 'projector', 'languageModel', 'labelHead', 'placeTable'])
+const part = z.enum(parts)
 const positive = z.number().int().positive()
 
 const picturebookData = z.strictObject({
@@ -34,6 +35,7 @@ const recipeSchema = z.strictObject({
   name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, dots and dashes'),
   stage: z.enum([
     'encoder',
+    'contrastive',
     'language-model',
     'word-alignment',
     'feature-alignment',
@@ -42,7 +44,8 @@ const recipeSchema = z.strictObject({
   ]),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
-  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model folder; parts left out start at random. */
+  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model
+   * folder, of a whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
   start: z.partialRecord(part, z.string()).default({}),
   /** Peak learning rate per part that learns. */
   rates: z.partialRecord(part, z.number().positive()),
@@ -72,7 +75,9 @@ const recipeSchema = z.strictObject({
   template: z.string().default('picturebook'),
   /** Words per picture in stage language-model: one for every thing, the rest at random; one per patch unless told. */
   words: positive.optional(),
-  /** L: tokens per sample, visual tokens included. */
+  /** The parts that stage contrastive needs besides the encoder. */
+  contrast: contrastSchema.optional(),
+  /** L: tokens per sample, visual tokens included; in stage contrastive, tokens of a caption. */
   length: positive.default(192),
   /** Shorter lengths, for batches whose samples all fit into one: a graph is compiled for each that occurs. */
   lengths: z.array(positive).min(1).optional(),
@@ -190,6 +195,9 @@ export function parseRecipe(value: unknown, source: string, { samples }: { sampl
   }
   if (recipe.keepBest !== undefined && recipe.validate === undefined) {
     throw new RangeError(`Cannot use recipe ${source}: it has keepBest but does not validate`)
+  }
+  if (recipe.contrast !== undefined && recipe.stage !== 'contrastive') {
+    throw new RangeError(`Cannot use recipe ${source}: it has contrast in stage ${recipe.stage}, expected contrastive`)
   }
   if (recipe.pack && stages[recipe.stage].objective !== 'answers') {
     throw new RangeError(`Cannot use recipe ${source}: it packs samples in stage ${recipe.stage}, which has no text`)

@@ -11,6 +11,9 @@ import { createSession, disposeSession, run } from '../runtime/session.ts'
 import { causalMask, constant, input, type Tensor, writeOnnx } from '../tensor/index.ts'
 import { adamWDefaults } from './adamw.ts'
 import { answerInputs, labelInputs, wordInput, wordTargets } from './batches.ts'
+import { captionInputs } from './caption-batches.ts'
+import { contrastSettings } from './contrast-settings.ts'
+import { contrastiveLoss } from './contrastive.ts'
 import { initialWeight } from './initialization.ts'
 import { answerLoss, type PictureForm, patchLabelLoss, pictureWordLoss } from './objectives.ts'
 import { partOf, type StageName, stages } from './stages.ts'
@@ -26,7 +29,8 @@ import {
 
 const length = 16
 const labels = 5
-const rates = { visionEncoder: 3e-3, projector: 1e-2, languageModel: 1e-2, labelHead: 1e-2, placeTable: 1e-2 }
+const encoder = { visionEncoder: 3e-3, labelHead: 1e-2, pictureHead: 1e-2, textEncoder: 1e-2, similarity: 1e-2 }
+const rates = { ...encoder, projector: 1e-2, languageModel: 1e-2, placeTable: 1e-2, captioner: 1e-2 }
 
 const open: TrainingStep[] = []
 afterEach(async () => {
@@ -43,7 +47,9 @@ async function stepOf({ config, stage, batch, form, weightDecay = 0 }: Setting):
         ? patchLabelLoss(config, weights, { batch, labels })
         : objective === 'picture-words'
           ? pictureWordLoss(config, weights, { batch })
-          : answerLoss(config, weights, { batch, length, form: form ?? pictures }),
+          : objective === 'captions'
+            ? contrastiveLoss(config, weights, { batch, settings: contrastOf(config) })
+            : answerLoss(config, weights, { batch, length, form: form ?? pictures }),
     groupOf: (name) => learns.find((part) => part === partOf(name)),
     startingValue: (weight) => {
       const values = initialWeight(weight, { seed: 5, depth: 2 })
@@ -108,12 +114,24 @@ async function featuresOf(config: LlavaConfig, { weights }: TrainingStep | { wei
   return features!
 }
 
+const tower = { width: 8, depth: 1, heads: 2 }
+const contrastOf = (config: LlavaConfig) =>
+  contrastSettings(config, { contrast: { textEncoder: tower, captioner: tower, contrasts: 1 }, length: 6 })
+
 async function inputsOf({ config, stage, batch, form }: Setting): Promise<Inputs> {
   if (stages[stage].objective === 'patch-labels') {
     return {
       pixels: pixelsOf(config, { batch }),
       ...labelInputs(labelRows(config, batch), { backgrounds: 1, backgroundWeight: 1, share: 1 }),
     }
+  }
+  if (stages[stage].objective === 'captions') {
+    const captions = Array.from({ length: batch }, (_, b) => ({
+      ids: [1, 4 + b, 9, 2],
+      contrasts: [{ fact: 'category', ids: [1, 4 + b, 10, 11, 2] }],
+    }))
+    const options = { config, settings: contrastOf(config), share: 1 }
+    return { pixels: pixelsOf(config, { batch }), ...captionInputs(captions, options) }
   }
   if (stages[stage].objective === 'picture-words') {
     const weighing = { backgrounds: 1, backgroundWeight: 1, share: 1 }

@@ -4,6 +4,7 @@ import type { Sample } from '../instruction-data/sample.ts'
 import { disposeTensor, type ResidentTensor } from '../runtime/resident-tensor.ts'
 import type { Batch } from './batch-maker.ts'
 import type { EncodedSample } from './batches.ts'
+import type { EncodedCaption } from './caption-batches.ts'
 import { scoreOnce, type TrainingStep } from './training-step.ts'
 
 /** Mean loss and shares of right answers over batches of one part each; labels below `backgrounds` name no thing. */
@@ -14,11 +15,12 @@ export async function validate(
 ): Promise<{ loss: number; accuracy: Record<string, number> }> {
   const tally: Tally = new Map()
   let total = 0
-  for (const { inputs, samples, encoded } of batches) {
+  for (const { inputs, samples, encoded, captions } of batches) {
     const [input = {}] = inputs
     const { loss, scores } = await scoreOnce(step, input)
     total += loss
     if (encoded !== undefined) tallyAnswers(tally, { samples, encoded, scores })
+    else if (captions !== undefined) tallyCaptions(tally, { captions, scores })
     else if (input.targets !== undefined) tallyLabels(tally, { targets: input.targets, scores, backgrounds })
     disposeTensor(scores)
   }
@@ -70,6 +72,34 @@ export function tallyLabels(
     const what = target < backgrounds ? 'background' : row % 2 === 0 ? 'parts' : 'centers'
     addTo(tally, what, argmax(scores, row) === target)
   }
+}
+
+/**
+ * Whether each picture's own caption goes with it better than others do: `retrieval`, better than every other caption of the batch; `contrasts`,
+ * better than all false ones of its own; and for each fact, better than the one in which that fact is changed. Scores are [B, N], true captions first.
+ */
+export function tallyCaptions(
+  tally: Tally,
+  { captions, scores }: { captions: readonly EncodedCaption[]; scores: ResidentTensor },
+): void {
+  const [B = 1, N = 1] = scores.shape
+  const K = N / B - 1
+  const texts = captions.map(({ ids }) => String(ids))
+  captions.forEach(({ contrasts }, b) => {
+    const score = (column: number) => Number(scores.data[b * N + column])
+    const own = score(b)
+    const others = [...texts.keys()].filter((other) => texts[other] !== texts[b])
+    addTo(
+      tally,
+      'retrieval',
+      others.every((other) => own > score(other)),
+    )
+    const won = contrasts.map((_, k) => own > score(B + b * K + k))
+    contrasts.forEach(({ fact }, k) => {
+      addTo(tally, fact, won[k] === true)
+    })
+    if (contrasts.length > 0) addTo(tally, 'contrasts', won.every(Boolean))
+  })
 }
 
 function argmax({ shape, data }: ResidentTensor, row: number): number {
