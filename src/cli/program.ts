@@ -7,6 +7,7 @@ import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
+import { addGenerateCommand } from './generate.ts'
 import { watchInterruptions } from './interruption.ts'
 import { addMergeCommand } from './merge.ts'
 import { packageVersion } from './package-files.ts'
@@ -66,6 +67,7 @@ Examples:
   addStartCommand(program, context)
   addAskCommand(program, context)
   addChatCommand(program, context)
+  addGenerateCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)
   addReportCommand(program, context)

@@ -64,9 +64,13 @@ const newline = 0x0a
 
 /**
  * Opens the journal at `path`, or begins one. One process at a time.
+ * @param durable whether answers are waited for until they are on the disk; without it they survive the process, not a power failure
  * @throws SyntaxError when a line that is not the last one is no event
  */
-export async function openJournal(path: string): Promise<AnswerJournal> {
+export async function openJournal(
+  path: string,
+  { durable = true }: { durable?: boolean } = {},
+): Promise<AnswerJournal> {
   const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644)
   const state: State = { places: new Map(), drops: new Map(), sent: new Map(), input: 0, output: 0 }
   const size = await replay(handle, { path, state }).catch(async (error) => {
@@ -85,7 +89,7 @@ export async function openJournal(path: string): Promise<AnswerJournal> {
     },
     dropped: (key) => state.drops.get(key),
     add: async (event) => {
-      const offset = await append(`${JSON.stringify(event)}\n`, { durable: event.event === 'answer' })
+      const offset = await append(`${JSON.stringify(event)}\n`, { durable: durable && event.event === 'answer' })
       note(state, { event, offset })
     },
     spent: () => ({ input: state.input, output: state.output }),

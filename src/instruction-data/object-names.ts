@@ -27,7 +27,8 @@ const synonyms: Readonly<Record<string, readonly string[]>> = {
 /** Words that are colours, verbs or sizes as well: they name a thing only in the plural or after an article. */
 const ambiguous = new Set(['orange', 'train', 'tie', 'remote', 'cook', 'ski', 'driver', 'book', 'park'])
 const articles = new Set(['a', 'an', 'the', 'one', 'two', 'three', 'four', 'five', 'this', 'that', 'each', 'another'])
-const negations = /^(?:no|not|without|never|neither|nor|isn't|aren't|wasn't|don't|doesn't|cannot|can't|nothing)$/
+/** `than` as well: there may be more cats than dogs without any dogs. */
+const negations = /^(?:no|not|without|never|neither|nor|isn't|aren't|wasn't|don't|doesn't|cannot|can't|nothing|than)$/
 /** A negation reaches so many words ahead, to the end of its clause at the farthest. */
 const reachOfNegation = 6
 

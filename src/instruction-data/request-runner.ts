@@ -1,5 +1,6 @@
 /** Sends single requests until each is answered or given up, at the pace that endpoint, buckets and budget allow. */
 
+import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AnswerJournal, StoredAnswer } from './answer-journal.ts'
 import { type Bucket, type Budget, backOff, type Concurrency, costOf, estimateTokens, type Price } from './pace.ts'
@@ -43,6 +44,8 @@ export type RunnerStatus = {
   readonly retries: number
   /** Why the latest attempt failed; nothing once one succeeded. */
   readonly trouble: string | undefined
+  /** Why the latest request was given up. */
+  readonly lastDropped: string | undefined
 }
 
 /** So many requests refused for good, with none answered in between, are no accident. */
@@ -54,10 +57,12 @@ export function createRunner(options: RunnerOptions): Runner {
   const { teacher, journal, concurrency, budget, price, patienceMs, firstDelayMs } = options
   const ending = new AbortController()
   const ended = options.signal === undefined ? ending.signal : AbortSignal.any([options.signal, ending.signal])
+  setMaxListeners(0, ended) // every request that waits listens
   let failure: { readonly error: unknown } | undefined
   const places = createPlaces(concurrency.limit)
   let [answered, retries, refusedInARow, open] = [0, 0, 0, 0]
   let trouble: string | undefined
+  let lastDropped: string | undefined
   let pausedUntil = 0
   let lastSuccess = Date.now()
 
@@ -133,6 +138,7 @@ export function createRunner(options: RunnerOptions): Runner {
     request: TeacherRequest,
     { reason, final }: { reason: string; final: boolean },
   ): Promise<Outcome> {
+    lastDropped = reason
     await journal.add({ event: 'dropped', key: request.key, reason, final })
     return 'dropped'
   }
@@ -162,7 +168,7 @@ export function createRunner(options: RunnerOptions): Runner {
         }
         if (kind === 'never') {
           refusedInARow += 1
-          if (refusedInARow >= mostRefusedInARow) {
+          if (teacher.paid && refusedInARow >= mostRefusedInARow) {
             stop(
               new Error(
                 `Cannot ask ${teacher.name}: the last ${refusedInARow} requests were all refused, the latest with ${reason}`,
@@ -199,7 +205,7 @@ export function createRunner(options: RunnerOptions): Runner {
     stop,
     stopped: () => ended.aborted,
     error: () => failure?.error,
-    status: () => ({ inFlight: places.taken(), limit: concurrency.limit(), answered, retries, trouble }),
+    status: () => ({ inFlight: places.taken(), limit: concurrency.limit(), answered, retries, trouble, lastDropped }),
   }
 }
 

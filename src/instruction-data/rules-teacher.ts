@@ -71,7 +71,7 @@ function converse(picture: SymbolicPicture, options: Options): Exchange[] {
     return [
       {
         question: `How many ${plural(name)} can you see?`,
-        answer: `There ${several ? 'are' : 'is'} ${countPhrase(name, boxes.length)}.`,
+        answer: several ? `There are ${countPhrase(name, boxes.length)}.` : `There is one ${name}.`,
       },
     ]
   })
@@ -82,6 +82,7 @@ function converse(picture: SymbolicPicture, options: Options): Exchange[] {
   }))
   const places = shuffled(placesOf(counted), `${seed} places`).slice(0, 1)
   const relations = shuffled(relationsOf(counted), `${seed} relations`)
+    .filter(({ one, other }, index, all) => all.findIndex((same) => same.one === one && same.other === other) === index)
     .slice(0, 2)
     .map(({ one, other, side }) => ({
       question: `Where is the ${one} in relation to the ${other}?`,
@@ -142,10 +143,10 @@ function reason(picture: SymbolicPicture, { seed }: Options): Exchange[] {
   )
   if (first !== undefined) {
     const { one, other, side } = first
-    const mirrored = side.includes('left') ? 'to the right of' : 'to the left of'
+    const [nearer, then] = side.includes('left') ? [other, one] : [one, other]
     found.push({
-      question: `If the picture were seen in a mirror, where would the ${one} be in relation to the ${other}?`,
-      answer: `In the picture the ${one} is ${side} the ${other}. A mirror swaps left and right and keeps what is above and below, so in the mirror the ${one} would be ${mirrored} the ${other}.`,
+      question: `If the picture were seen in a mirror, in which order would one meet the ${one} and the ${other} from left to right?`,
+      answer: `In the picture the ${one} is ${side} the ${other}. A mirror swaps left and right and keeps what is above and below, so one would first meet the ${nearer} and then the ${then}.`,
     })
   }
   return shuffled(found, `${seed} reasoning ${picture.id}`)

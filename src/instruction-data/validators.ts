@@ -87,7 +87,7 @@ function* sequences(words: readonly string[]): Generator<string> {
 }
 
 /** Words of an answer: fewest and most. */
-const lengths = { conversation: [1, 300], 'detailed-description': [12, 500], 'complex-reasoning': [12, 500] } as const
+const lengths = { conversation: [1, 300], 'detailed-description': [12, 500], 'complex-reasoning': [4, 500] } as const
 const longestQuestion = 80
 
 function checkLength({ task, exchanges }: Draft): string | undefined {

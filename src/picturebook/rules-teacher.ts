@@ -4,13 +4,15 @@ import type { ResponseType } from '../instruction-data/prompts.ts'
 import { type Exchange as Written, writeAnswer } from '../instruction-data/read-answer.ts'
 import { type Teacher, TeacherFailure } from '../instruction-data/teacher.ts'
 import { describeInDetail } from './captions.ts'
-import { type Exchange, makeConversation, makeExchange, type Skill } from './questions.ts'
+import { type Exchange, makeConversation, makeExchange, type Skill, skillWeights } from './questions.ts'
 import type { Scene } from './scene.ts'
 import { sceneOf } from './scene-of.ts'
 
 /** Skills that need more than looking, the one with knowledge of the world first. */
 const reasoningSkills: readonly Skill[] = ['reasoning', 'multi-hop', 'odd-one-out', 'comparison', 'nearest']
 const turns = 5
+/** Descriptions are a type of their own. */
+const spoken = { ...skillWeights, caption: 0, 'detailed-description': 0 }
 
 export function picturebookTeacher(): Teacher {
   return {
@@ -37,7 +39,7 @@ function sceneIn(picture: Parameters<typeof sceneOf>[0]): Scene {
 function exchangesAbout(scene: Scene, { type, seed }: { type: ResponseType; seed: number }): Written[] {
   switch (type) {
     case 'conversation':
-      return makeConversation(scene, { seed, turns, short: 0 }).map(written)
+      return makeConversation(scene, { seed, turns, short: 0, skills: spoken }).map(written)
     case 'detailed-description':
       return [{ question: '', answer: describeInDetail(scene) }]
     case 'complex-reasoning': {
