@@ -9,7 +9,7 @@ export function groundingValidators(find: ObjectFinder): Validator[] {
     {
       name: 'objects',
       check: ({ task, exchanges }) => {
-        const invented = inventedObjects(exchanges.map(({ answer }) => answer).join('\n'), {
+        const invented = inventedObjects(exchanges.map(({ answer }) => toldOfPicture(answer)).join('\n'), {
           picture: task.picture,
           find,
         })
@@ -26,6 +26,11 @@ export function groundingValidators(find: ObjectFinder): Validator[] {
       },
     },
   ]
+}
+
+/** What an answer says of the picture: an answer of several paragraphs goes on to speak of the world, where other things are no mistake. */
+function toldOfPicture(answer: string): string {
+  return answer.split(/\n\s*\n/)[0] ?? ''
 }
 
 /** Categories that a text says are there, and that neither captions nor boxes have (CHAIR: Rohrbach et al. 2018 §3.1). */

@@ -24,9 +24,14 @@ const synonyms: Readonly<Record<string, readonly string[]>> = {
   'hair drier': ['hair dryer', 'hairdryer', 'blow dryer'], toothbrush: [],
 }
 
-/** Words that are colours, verbs or sizes as well: they name a thing only in the plural or after an article. */
+/** Words that are colours, verbs or parts of other names as well: they name a thing only in the plural, or after an article and before no other noun. */
 const ambiguous = new Set(['orange', 'train', 'tie', 'remote', 'cook', 'ski', 'driver', 'book', 'park'])
 const articles = new Set(['a', 'an', 'the', 'one', 'two', 'three', 'four', 'five', 'this', 'that', 'each', 'another'])
+const followers = new Set(
+  '; is was and or in on at near next to with by from that which behind under above below beside lies stands'.split(
+    ' ',
+  ),
+)
 /** `than` as well: there may be more cats than dogs without any dogs. */
 const negations = /^(?:no|not|without|never|neither|nor|isn't|aren't|wasn't|don't|doesn't|cannot|can't|nothing|than)$/
 /** A negation reaches so many words ahead, to the end of its clause at the farthest. */
@@ -41,10 +46,13 @@ export type Mention = {
 
 export type ObjectFinder = (text: string) => Mention[]
 
-/** Finds the names of a data set's categories, with the synonyms of those that COCO has as well; of all of COCO's when the data set has none. */
+/**
+ * Finds the names of a data set's categories, with the synonyms of those that COCO has as well. When all are COCO's, or there are none, all of COCO's are
+ * looked for: the data set may have met only some of them.
+ */
 export function createObjectFinder(categories: readonly string[] = []): ObjectFinder {
   const names = new Map<string, string>()
-  const known = categories.length > 0 ? categories : Object.keys(synonyms)
+  const known = categories.every((name) => name in synonyms) ? Object.keys(synonyms) : categories
   for (const category of known) for (const name of synonyms[category] ?? []) names.set(stemmed(name), category)
   // Names come last and win: where a data set tells apart what is one thing in COCO, a duck is no bird.
   for (const category of known) names.set(stemmed(category), category)
@@ -59,7 +67,7 @@ export function createObjectFinder(categories: readonly string[] = []): ObjectFi
         const category = names.get(said.map(stem).join(' '))
         if (category === undefined || said.includes(clauseEnd)) continue
         const [word = ''] = said
-        if (length > 1 || !ambiguous.has(word) || articles.has(words[at - 1] ?? ''))
+        if (length > 1 || !ambiguous.has(word) || isNoun(words, at))
           mentions.push({ category, at, negated: isNegated(words, at) })
         at += length - 1
         break
@@ -67,6 +75,11 @@ export function createObjectFinder(categories: readonly string[] = []): ObjectFi
     }
     return mentions
   }
+}
+
+/** Whether an ambiguous word names a thing where it stands. */
+function isNoun(words: readonly string[], at: number): boolean {
+  return articles.has(words[at - 1] ?? '') && followers.has(words[at + 1] ?? clauseEnd)
 }
 
 const clauseEnd = ';'
