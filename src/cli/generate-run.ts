@@ -2,13 +2,13 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, open, readFile } from 'node:fs/promises'
-import { isAbsolute, join, normalize } from 'node:path'
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
-import { describeBytes, sniffFormat } from '../image/format.ts'
 import { type PictureOrProblem, readCoco } from '../instruction-data/coco.ts'
 import { checked, parseJson, readRecords, unreadable } from '../instruction-data/lines.ts'
+import { pictureProblem } from '../instruction-data/picture-file.ts'
 import { readPictureRows } from '../instruction-data/picture-rows.ts'
 import { isInShard, type Plan, type Task, tasksOf } from '../instruction-data/requests.ts'
 import { type SymbolicPicture, symbolicPictureSchema } from '../instruction-data/symbolic-picture.ts'
@@ -173,27 +173,6 @@ async function* withPictureFiles(
     const { id, image } = one.picture
     const problem = await pictureProblem(image, images)
     yield problem === undefined ? one : { id, problem: `Cannot use picture ${id}: ${problem}` }
-  }
-}
-
-/** Why a picture's file cannot be used; its first bytes tell whether it is a picture. */
-export async function pictureProblem(image: string, images: string): Promise<string | undefined> {
-  const inside = normalize(image)
-  if (isAbsolute(inside) || inside.startsWith('..')) return `${image} lies outside of ${images}`
-  const path = join(images, inside)
-  const start = Buffer.alloc(1024)
-  try {
-    const handle = await open(path)
-    try {
-      const { bytesRead } = await handle.read(start, 0, start.length, 0)
-      const bytes = start.subarray(0, bytesRead)
-      if (sniffFormat(bytes) !== undefined) return undefined
-      return `${path} holds ${bytesRead === 0 ? 'nothing' : describeBytes(bytes)}, expected a picture`
-    } finally {
-      await handle.close()
-    }
-  } catch (error) {
-    return unreadable(path, error as NodeJS.ErrnoException).message.replace(/^C/, 'c')
   }
 }
 

@@ -5,6 +5,7 @@ import { addAblateCommand } from './ablate.ts'
 import { addAskCommand } from './ask.ts'
 import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
+import { addDataCommand } from './data.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
 import { addGenerateCommand } from './generate.ts'
@@ -68,6 +69,7 @@ Examples:
   addAskCommand(program, context)
   addChatCommand(program, context)
   addGenerateCommand(program, context)
+  addDataCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)
   addReportCommand(program, context)
