@@ -1,4 +1,4 @@
-/** `llava data check | view`: instruction data looked at, by the program and by people. */
+/** `llava data`: instruction data looked at, by the program (`check`) and by people (`view`). */
 
 import { writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
@@ -13,13 +13,14 @@ import { instructionGallery } from '../instruction-data/gallery-page.ts'
 import { sampleRejects, sampleRows } from '../instruction-data/sample-rows.ts'
 import { countVisualTokens } from '../model/config.ts'
 import type { CommandContext } from './context.ts'
+import { addDataFilterCommands } from './data-filter.ts'
 import { expectWritableFile, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatCount, printable, quoted, writeLine } from './terminal.ts'
 
 type CheckOptions = { images?: string; model?: string; template: string; length: number; most: number; json?: boolean }
 type ViewOptions = { images?: string; out?: string; count: number; rejects: number; seed: number }
 
-export function addDataCommand(program: Command, context: CommandContext): Command {
+export function addDataCommand(program: Command, context: CommandContext): void {
   const data = program.command('data').description('check, look through and mix instruction data').helpCommand(false)
   data
     .command('check')
@@ -69,7 +70,7 @@ Examples:
 The page is one file without scripts. Boxes and captions come from provenance.jsonl beside the file, where it is there.`,
     )
     .action((file: string, options: ViewOptions) => view(file, { options, context }))
-  return data
+  addDataFilterCommands(data, context)
 }
 
 async function check(

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
@@ -23,6 +23,7 @@ export const runFiles = {
   skipped: 'skipped.jsonl',
   answers: 'answers.jsonl',
   data: 'data',
+  parts: 'parts', // only while captions and boxes are put together
 } as const
 
 const summarySchema = z.object({
@@ -87,6 +88,7 @@ export async function preparePictures(
   folder: string,
   { input, onPicture, signal }: { input: Input; onPicture?: (count: number) => void; signal?: AbortSignal },
 ): Promise<PictureSummary> {
+  await clearHalves(folder)
   const summaryPath = join(folder, runFiles.summary)
   const ready = await readFile(summaryPath, 'utf8').catch(() => undefined)
   if (ready !== undefined) return checked(summarySchema, { value: parseJson(ready, summaryPath), where: summaryPath })
@@ -97,7 +99,7 @@ export async function preparePictures(
   const skippedPath = join(folder, runFiles.skipped)
   await writeFileAtomically(join(folder, runFiles.pictures), async (pictures) =>
     writeFileAtomically(skippedPath, async (skipped) => {
-      for await (const found of withPictureFiles(readInput(input), input.images)) {
+      for await (const found of withPictureFiles(readInput(input, folder), input.images)) {
         signal?.throwIfAborted()
         if ('problem' in found) {
           firstProblem ??= found.problem
@@ -135,6 +137,13 @@ export async function preparePictures(
   return summary
 }
 
+/** Removes what a killed run left half-written. */
+async function clearHalves(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (/^\..+\.(?:partial|old)-[0-9a-f-]+$/.test(name)) await rm(join(folder, name), { recursive: true, force: true })
+  }
+}
+
 export type TaskOptions = {
   readonly plan: Plan
   /** At most so many pictures. */
@@ -156,8 +165,9 @@ export async function* tasksIn(
   }
 }
 
-function readInput({ captions, instances }: Input): AsyncGenerator<PictureOrProblem> {
-  return captions.endsWith('.jsonl') ? readPictureRows(captions) : readCoco({ captions, instances })
+function readInput({ captions, instances }: Input, folder: string): AsyncGenerator<PictureOrProblem> {
+  if (captions.endsWith('.jsonl')) return readPictureRows(captions)
+  return readCoco({ captions, instances }, { folder: join(folder, runFiles.parts) })
 }
 
 /** Passes pictures on whose files are there and are pictures. */

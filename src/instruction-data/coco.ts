@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createWriteStream, type WriteStream } from 'node:fs'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { finished } from 'node:stream/promises'
@@ -60,17 +60,18 @@ const partBytes = 24_000_000 // of the files, for one part that is put together 
 
 /**
  * Every picture of the files once, in words. Pictures that cannot be used come as problems.
+ * @param options.folder where the parts lie meanwhile, emptied before and removed after; a temporary folder unless told
  * @throws SyntaxError when a file is not COCO JSON or lists a picture twice
  */
 export async function* readCoco(
   files: CocoFiles,
-  { part = partBytes }: { part?: number } = {},
+  { part = partBytes, folder }: { part?: number; folder?: string } = {},
 ): AsyncGenerator<PictureOrProblem> {
   const paths = [files.captions, ...(files.instances === undefined ? [] : [files.instances])]
   const sizes = await Promise.all(
     paths.map((path) => stat(path).catch((cause) => Promise.reject(unreadable(path, cause)))),
   )
-  const parts = await openParts(Math.ceil(sizes.reduce((sum, { size }) => sum + size, 0) / part))
+  const parts = await openParts(Math.ceil(sizes.reduce((sum, { size }) => sum + size, 0) / part), folder)
   try {
     const names: Names = { categories: new Map(), licenses: new Map() }
     const listed = new Map<string, number>() // pictures per file
@@ -176,7 +177,7 @@ type Parts = {
 }
 
 /** So many parts of about equal size; a single one stays in memory. */
-async function openParts(count: number): Promise<Parts> {
+async function openParts(count: number, place: string | undefined): Promise<Parts> {
   if (count <= 1) {
     const records: CocoRecord[] = []
     return {
@@ -187,7 +188,11 @@ async function openParts(count: number): Promise<Parts> {
       close: async () => {},
     }
   }
-  const folder = await mkdtemp(join(tmpdir(), 'llava-coco-'))
+  const folder = place ?? (await mkdtemp(join(tmpdir(), 'llava-coco-')))
+  if (place !== undefined) {
+    await rm(place, { recursive: true, force: true }) // of a run that was killed
+    await mkdir(place, { recursive: true })
+  }
   const paths = Array.from({ length: count }, (_, index) => join(folder, `${index}.jsonl`))
   const streams = paths.map((path) => createWriteStream(path, { highWaterMark: 1 << 16 }))
   let failure: Error | undefined // a full disk
