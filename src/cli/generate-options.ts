@@ -9,6 +9,38 @@ import { rulesTeacher } from '../instruction-data/rules-teacher.ts'
 import type { Teacher } from '../instruction-data/teacher.ts'
 import { picturebookTeacher } from '../picturebook/rules-teacher.ts'
 
+/** As commander hands them over. */
+export type GenerateOptions = {
+  captions: string
+  instances?: string
+  images?: string
+  types: TypeWeights
+  perPicture: number
+  teacher: string
+  baseUrl?: string
+  out: string
+  prompts?: string
+  picturebook?: boolean
+  limit?: number
+  shard?: Shard
+  temperature: number
+  maxTokens: number
+  seed: number
+  concurrency: number
+  rpm?: number
+  tpm?: number
+  timeout: number
+  retries: number
+  validationRetries: number
+  patience: number
+  price?: Price
+  maxUsd?: number
+  strict?: boolean
+  dryRun?: number | true
+  ask: boolean
+  json?: boolean
+}
+
 /** How the 158 thousand rows of the paper are divided. */
 export const paperTypes: TypeWeights = { conversation: 58, 'detailed-description': 23, 'complex-reasoning': 77 }
 

@@ -4,30 +4,30 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { openJournal } from '../instruction-data/answer-journal.ts'
 import { type AskProgress, askAll } from '../instruction-data/ask-all.ts'
-import { assemble, type DataReport, isUsable, readAndJudge, writeDocument } from '../instruction-data/assemble.ts'
+import { isUsable, readAndJudge } from '../instruction-data/assemble.ts'
 import { groundingValidators } from '../instruction-data/grounding.ts'
 import { createObjectFinder } from '../instruction-data/object-names.ts'
-import { adaptiveConcurrency, costOf, createBucket, createBudget, type Price } from '../instruction-data/pace.ts'
+import { adaptiveConcurrency, costOf, createBucket, createBudget } from '../instruction-data/pace.ts'
 import { loadPrompts, type Prompts, responseTypes } from '../instruction-data/prompts.ts'
-import type { Plan, TeacherSettings, TypeWeights } from '../instruction-data/requests.ts'
+import type { Plan, TeacherSettings } from '../instruction-data/requests.ts'
 import { type Validator, wordValidators } from '../instruction-data/validators.ts'
 import { sceneValidator } from '../picturebook/claim-validator.ts'
 import { lockRunFolder } from '../training/run-lock.ts'
 import type { CommandContext } from './context.ts'
+import { type Run, tasksOf, writeData } from './generate-data.ts'
 import {
   endpointOf,
+  type GenerateOptions,
   modelOf,
   paperTypes,
   priceOf,
-  type Shard,
   shardOf,
   teacherNamed,
   typeWeights,
 } from './generate-options.ts'
-import { askingProgress, estimateLines, reportLines } from './generate-progress.ts'
+import { askingProgress, estimateLines } from './generate-progress.ts'
 import {
   hashFile,
   openRunFolder,
@@ -38,39 +38,8 @@ import {
   tasksIn,
 } from './generate-run.ts'
 import { decimalNumber, expectWritableFolder, wholeNumber } from './options.ts'
-import { packageFile, packageVersion } from './package-files.ts'
+import { packageFile } from './package-files.ts'
 import { clearStatus, drawStatus, formatCount, printable, quoted, writeLine } from './terminal.ts'
-
-export type GenerateOptions = {
-  captions: string
-  instances?: string
-  images?: string
-  types: TypeWeights
-  perPicture: number
-  teacher: string
-  baseUrl?: string
-  out: string
-  prompts?: string
-  picturebook?: boolean
-  limit?: number
-  shard?: Shard
-  temperature: number
-  maxTokens: number
-  seed: number
-  concurrency: number
-  rpm?: number
-  tpm?: number
-  timeout: number
-  retries: number
-  validationRetries: number
-  patience: number
-  price?: Price
-  maxUsd?: number
-  strict?: boolean
-  dryRun?: number | true
-  ask: boolean
-  json?: boolean
-}
 
 export function addGenerateCommand(program: Command, context: CommandContext): void {
   program
@@ -220,20 +189,6 @@ function planOf(
   return { prompts, settings, plan }
 }
 
-type Run = {
-  readonly options: GenerateOptions
-  readonly prompts: Prompts
-  readonly settings: TeacherSettings
-  readonly plan: Plan
-  readonly pictures: PictureSummary
-  readonly baseUrl: string | undefined
-  readonly validators: readonly Validator[]
-}
-
-function tasksOf({ options: { out, limit, shard }, plan }: Run) {
-  return tasksIn(out, { plan, limit, shard })
-}
-
 async function settingsOf(
   options: GenerateOptions,
   { baseUrl, prompts }: { baseUrl: string | undefined; prompts: Prompts },
@@ -329,71 +284,5 @@ async function ask(run: Run, { stderr, watch }: CommandContext): Promise<AskProg
   } finally {
     shown.end({ answers: journal.answers(), interrupted: watch.interruption() !== undefined, folder: out })
     await journal.close()
-  }
-}
-
-async function writeData(
-  run: Run,
-  { progress, context }: { progress: AskProgress | undefined; context: CommandContext },
-): Promise<void> {
-  const { options, prompts, settings, pictures, validators } = run
-  const { out, teacher, strict = false, validationRetries } = options
-  const generator = `llava-ts ${await packageVersion()}`
-  const journal = await openJournal(join(out, runFiles.answers), { durable: false })
-  const folder = join(out, runFiles.data)
-  let report: DataReport = {}
-  try {
-    const write = async (path: string) => {
-      report = await assemble(tasksOf(run), path, {
-        journal,
-        prompts,
-        settings,
-        teacher,
-        validators,
-        validationRetries,
-        strict,
-        generator,
-      })
-      await writeDocument(join(path, 'report.json'), report)
-      await writeDocument(join(path, 'manifest.json'), manifestOf(run, { report, generator, usage: journal.spent() }))
-    }
-    await writeFolderAtomically(folder, write, { mayReplace: (names) => names.includes('manifest.json') })
-  } finally {
-    await journal.close()
-  }
-  if (options.json)
-    writeLine(context.stdout, JSON.stringify({ out, data: folder, pictures, progress: progress ?? null, report }))
-  else for (const line of reportLines(report, { folder, strict })) writeLine(context.stdout, line)
-}
-
-function manifestOf(
-  { options, prompts, settings, pictures, baseUrl }: Run,
-  { report, generator, usage }: { report: DataReport; generator: string; usage: { input: number; output: number } },
-) {
-  const { captions, instances, images, teacher, types, perPicture, strict = false, shard, limit, price } = options
-  const counts = Object.values(report)
-  return {
-    schema: 1,
-    generator,
-    rows: counts.reduce((sum, { rows }) => sum + rows, 0),
-    rejected: counts.reduce((sum, { rejected }) => sum + rejected, 0),
-    unanswered: counts.reduce((sum, { unanswered }) => sum + unanswered, 0),
-    report,
-    pictures,
-    licenses: pictures.licenses,
-    teacher: {
-      name: teacher,
-      baseUrl: baseUrl ?? null,
-      ...settings,
-      usage,
-      usd: price === undefined ? null : costOf(usage, price),
-    },
-    prompts: Object.fromEntries(responseTypes.map((type) => [type, prompts[type].version])),
-    types,
-    perPicture,
-    strict,
-    shard: shard ?? null,
-    limit: limit ?? null,
-    inputs: { captions, instances: instances ?? null, images: images ?? null },
   }
 }
