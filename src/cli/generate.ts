@@ -276,7 +276,9 @@ async function ask(run: Run, { stderr, watch }: CommandContext): Promise<AskProg
       budget: createBudget({ spent, most: options.maxUsd ?? Number.POSITIVE_INFINITY }),
       transportRetries: options.retries,
       validationRetries: options.validationRetries,
-      usable: (task, answer) => isUsable(readAndJudge(task, { answer, validators }), { strict }),
+      // Only with --strict does it matter here what validators find; they come again when the data is written.
+      usable: (task, answer) =>
+        isUsable(readAndJudge(task, { answer, validators: strict ? validators : [] }), { strict }),
       patienceMs: options.patience * 60_000,
       signal: watch.signal,
       onProgress: shown.show,

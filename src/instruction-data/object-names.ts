@@ -56,19 +56,26 @@ export function createObjectFinder(categories: readonly string[] = []): ObjectFi
   for (const category of known) for (const name of synonyms[category] ?? []) names.set(stemmed(name), category)
   // Names come last and win: where a data set tells apart what is one thing in COCO, a duck is no bird.
   for (const category of known) names.set(stemmed(category), category)
-  const longest = Math.max(...[...names.keys()].map((name) => name.split(' ').length))
+  /** By the first word: how many words the longest name has that begins with it. */
+  const longest = new Map<string, number>()
+  for (const name of names.keys()) {
+    const words = name.split(' ')
+    const [first = ''] = words
+    longest.set(first, Math.max(words.length, longest.get(first) ?? 0))
+  }
 
   return (text) => {
     const words = tokens(text)
+    const stems = words.map(stem)
     const mentions: Mention[] = []
     for (let at = 0; at < words.length; at++) {
-      for (let length = Math.min(longest, words.length - at); length > 0; length--) {
-        const said = words.slice(at, at + length)
-        const category = names.get(said.map(stem).join(' '))
-        if (category === undefined || said.includes(clauseEnd)) continue
-        const [word = ''] = said
-        if (length > 1 || !ambiguous.has(word) || isNoun(words, at))
+      const most = Math.min(longest.get(stems[at] ?? '') ?? 0, words.length - at)
+      for (let length = most; length > 0; length--) {
+        const category = names.get(length === 1 ? (stems[at] ?? '') : stems.slice(at, at + length).join(' '))
+        if (category === undefined) continue
+        if (length > 1 || !ambiguous.has(words[at] ?? '') || isNoun(words, at)) {
           mentions.push({ category, at, negated: isNegated(words, at) })
+        }
         at += length - 1
         break
       }
