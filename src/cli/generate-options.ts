@@ -36,6 +36,8 @@ export type GenerateOptions = {
   price?: Price
   maxUsd?: number
   strict?: boolean
+  batch?: boolean
+  poll: number
   dryRun?: number | true
   ask: boolean
   json?: boolean
@@ -100,11 +102,18 @@ export function teacherNamed(
 ): Teacher {
   if (name === 'rules')
     return picturebook ? picturebookTeacher() : rulesTeacher({ categories, find: createObjectFinder(categories) })
-  const apiKey = env.OPENAI_API_KEY || (baseUrl !== undefined && isLocal(baseUrl) ? 'none' : undefined)
-  if (apiKey === undefined) {
-    throw new Error(`Cannot ask ${name}: found no OPENAI_API_KEY in the environment, expected the key of the endpoint`)
-  }
+  const apiKey = keyOf(name, { baseUrl, env })
   return openAiTeacher({ model: modelOf(name), apiKey, baseURL: baseUrl, timeoutMs })
+}
+
+/** The key of the endpoint; a server on this machine needs none. @throws Error without one */
+export function keyOf(
+  teacher: string,
+  { baseUrl, env }: { baseUrl: string | undefined; env: NodeJS.ProcessEnv },
+): string {
+  const key = env.OPENAI_API_KEY || (baseUrl !== undefined && isLocal(baseUrl) ? 'none' : undefined)
+  if (key !== undefined) return key
+  throw new Error(`Cannot ask ${teacher}: found no OPENAI_API_KEY in the environment, expected the key of the endpoint`)
 }
 
 /** @throws RangeError unless the name is `rules` or `openai:MODEL` */

@@ -16,10 +16,12 @@ import { type Validator, wordValidators } from '../instruction-data/validators.t
 import { sceneValidator } from '../picturebook/claim-validator.ts'
 import { lockRunFolder } from '../training/run-lock.ts'
 import type { CommandContext } from './context.ts'
+import { askInBatches } from './generate-batch.ts'
 import { type Run, tasksOf, writeData } from './generate-data.ts'
 import {
   endpointOf,
   type GenerateOptions,
+  keyOf,
   modelOf,
   paperTypes,
   priceOf,
@@ -107,6 +109,8 @@ export function addGenerateCommand(program: Command, context: CommandContext): v
       decimalNumber('--max-usd', { above: 0 }),
     )
     .option('--strict', 'leave out rows that a validator finds something wrong with')
+    .option('--batch', 'ask through batch files of the provider: cheaper, within a day')
+    .option('--poll <s>', 'seconds between looks at a batch', decimalNumber('--poll', { above: 0 }), 60)
     .option(
       '--dry-run [n]',
       'print the prompts of n pictures (1) and what all would cost; send nothing',
@@ -139,6 +143,11 @@ async function generate(options: GenerateOptions, context: CommandContext): Prom
   if (options.maxUsd !== undefined && options.price === undefined) {
     throw new Error('Cannot use --max-usd without --price: what tokens cost is not known')
   }
+  if (options.batch && (model === 'rules' || options.maxUsd !== undefined)) {
+    throw new Error(
+      `Cannot use --batch with ${model === 'rules' ? '--teacher rules' : '--max-usd: a batch is paid as a whole, --dry-run says what it costs'}`,
+    )
+  }
   await expectWritableFolder('--out', out)
   const shipped = packageFile('prompts')
   const prompts = await loadPrompts(options.prompts ?? shipped, { fallback: shipped })
@@ -154,7 +163,7 @@ async function generate(options: GenerateOptions, context: CommandContext): Prom
       baseUrl,
       validators: validatorsOf(options, { prompts, pictures }),
     }
-    const progress = await ask(run, context)
+    const progress = options.batch ? await askBatch(run, context) : await ask(run, context)
     if (context.watch.interruption() !== undefined) return
     await writeData(run, { progress, context })
   } finally {
@@ -239,6 +248,18 @@ async function picturesOf(
     )
   }
   return pictures
+}
+
+async function askBatch(run: Run, context: CommandContext): Promise<undefined> {
+  const { out, teacher, poll } = run.options
+  if (!run.options.ask) return
+  const apiKey = keyOf(teacher, { baseUrl: run.baseUrl, env: process.env })
+  const journal = await openJournal(join(out, runFiles.answers))
+  try {
+    await askInBatches(run, { journal, apiKey, pollMs: poll * 1000, context })
+  } finally {
+    await journal.close()
+  }
 }
 
 /** Asks for what is not answered yet. */
