@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import OpenAI from 'openai'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
-import type { AnswerJournal } from '../instruction-data/answer-journal.ts'
+import { type AnswerJournal, openJournal } from '../instruction-data/answer-journal.ts'
 import {
   batchStatus,
   collectBatch,
@@ -21,7 +21,8 @@ import {
 import { checked, parseJson } from '../instruction-data/lines.ts'
 import type { CommandContext } from './context.ts'
 import { type Run, tasksOf } from './generate-data.ts'
-import { hashFile } from './generate-run.ts'
+import { keyOf } from './generate-options.ts'
+import { hashFile, runFiles } from './generate-run.ts'
 import { clearStatus, drawStatus, writeLine } from './terminal.ts'
 
 const stateSchema = z.array(
@@ -39,7 +40,19 @@ type BatchState = z.infer<typeof stateSchema>
  * Asks for all that is not answered yet, through batches. Interrupted while it waits, it goes on with the same batches.
  * @throws Error when a batch ended without any answers
  */
-export async function askInBatches(
+export async function askBatch(run: Run, context: CommandContext): Promise<undefined> {
+  const { out, teacher, poll } = run.options
+  if (!run.options.ask) return
+  const apiKey = keyOf(teacher, { baseUrl: run.baseUrl, env: process.env })
+  const journal = await openJournal(join(out, runFiles.answers))
+  try {
+    await askInBatches(run, { journal, apiKey, pollMs: poll * 1000, context })
+  } finally {
+    await journal.close()
+  }
+}
+
+async function askInBatches(
   run: Run,
   {
     journal,

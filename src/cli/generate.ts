@@ -16,12 +16,11 @@ import { type Validator, wordValidators } from '../instruction-data/validators.t
 import { sceneValidator } from '../picturebook/claim-validator.ts'
 import { lockRunFolder } from '../training/run-lock.ts'
 import type { CommandContext } from './context.ts'
-import { askInBatches } from './generate-batch.ts'
+import { askBatch } from './generate-batch.ts'
 import { type Run, tasksOf, writeData } from './generate-data.ts'
 import {
   endpointOf,
   type GenerateOptions,
-  keyOf,
   modelOf,
   paperTypes,
   priceOf,
@@ -248,18 +247,6 @@ async function picturesOf(
     )
   }
   return pictures
-}
-
-async function askBatch(run: Run, context: CommandContext): Promise<undefined> {
-  const { out, teacher, poll } = run.options
-  if (!run.options.ask) return
-  const apiKey = keyOf(teacher, { baseUrl: run.baseUrl, env: process.env })
-  const journal = await openJournal(join(out, runFiles.answers))
-  try {
-    await askInBatches(run, { journal, apiKey, pollMs: poll * 1000, context })
-  } finally {
-    await journal.close()
-  }
 }
 
 /** Asks for what is not answered yet. */
