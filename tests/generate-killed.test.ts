@@ -12,7 +12,7 @@ import { openJournal } from '../src/instruction-data/answer-journal.ts'
 import { startChatServer } from '../src/instruction-data/chat-server.fixture.ts'
 
 const script = fileURLToPath(new URL('asking-process.ts', import.meta.url))
-const [kills, count, atOnce] = [22, 1000, 8]
+const [kills, count, atOnce] = [22, 700, 8]
 
 /** Keys of the answers that a killed process left on the disk in full. */
 async function keysOnDisk(path: string): Promise<string[]> {
@@ -50,13 +50,14 @@ test(`no answered request is sent again after ${kills} kills at random moments`,
     for (let kill = 0; kill < kills; kill++) {
       const sentBefore = server.requests.length
       const child = begin()
+      const exit = once(child, 'exit')
       // The moment is random in the run, not in the start: anything from before the first request to many answers.
-      const moment = Math.floor(Math.random() * 30)
+      const moment = Math.floor(Math.random() * 20)
       while (server.requests.length < sentBefore + moment && child.exitCode === null)
         await new Promise((resolve) => setTimeout(resolve, 1))
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 15))
       child.kill('SIGKILL')
-      await once(child, 'exit')
+      await exit
       const sentNow = server.requests.slice(sentBefore).map(({ key }) => key ?? '')
       expect(sentNow.filter((key) => known.has(key))).toEqual([])
       for (const key of await keysOnDisk(path)) known.add(key)
