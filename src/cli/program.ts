@@ -7,8 +7,10 @@ import { addCacheCommand } from './cache.ts'
 import { addChatCommand } from './chat.ts'
 import { addClipCommand } from './clip.ts'
 import type { CommandContext } from './context.ts'
+import { addDataCommand } from './data.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
+import { addGenerateCommand } from './generate.ts'
 import { addExportCommand } from './export.ts'
 import { addInfoCommand } from './info.ts'
 import { watchInterruptions } from './interruption.ts'
@@ -75,6 +77,8 @@ Examples:
   addPullCommand(program, context)
   addInfoCommand(program, context)
   addExportCommand(program, context)
+  addGenerateCommand(program, context)
+  addDataCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)
   addReportCommand(program, context)

@@ -22,9 +22,13 @@ const held = new Set<string>()
 
 /**
  * Takes the folder for this process; returns the function that gives it back. What a killed process left is taken over.
- * @throws Error when another process trains in the folder
+ * @param work what the process does there, for the error
+ * @throws Error when another process works in the folder
  */
-export async function lockRunFolder(folder: string): Promise<() => Promise<void>> {
+export async function lockRunFolder(
+  folder: string,
+  { work = 'train', works = 'trains' }: { work?: string; works?: string } = {},
+): Promise<() => Promise<void>> {
   const path = join(folder, lockName)
   const text = `${JSON.stringify({ pid: process.pid, host: hostname(), birth: await birthOf(process.pid) } satisfies Owner)}\n`
   while (!(await create(path, text))) {
@@ -32,7 +36,9 @@ export async function lockRunFolder(folder: string): Promise<() => Promise<void>
     if (found === undefined) continue // given back in between
     const holder = await liveHolder(path, found)
     if (holder !== undefined) {
-      throw new Error(`Cannot train in ${folder}: ${holder} trains in it, expected to be the only one (${lockName})`)
+      throw new Error(
+        `Cannot ${work} in ${folder}: ${holder} ${works} in it, expected to be the only one (${lockName})`,
+      )
     }
     await takeAway(path, found)
   }

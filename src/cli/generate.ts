@@ -1,0 +1,298 @@
+/** `llava generate`: instruction data from captions and boxes, through a teacher, in a run that can be killed and started again. */
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Command } from 'commander'
+import { openJournal } from '../instruction-data/answer-journal.ts'
+import { type AskProgress, askAll } from '../instruction-data/ask-all.ts'
+import { isUsable, readAndJudge } from '../instruction-data/assemble.ts'
+import { groundingValidators } from '../instruction-data/grounding.ts'
+import { createObjectFinder } from '../instruction-data/object-names.ts'
+import { adaptiveConcurrency, costOf, createBucket, createBudget } from '../instruction-data/pace.ts'
+import { loadPrompts, type Prompts, responseTypes } from '../instruction-data/prompts.ts'
+import type { Plan, TeacherSettings } from '../instruction-data/requests.ts'
+import { type Validator, wordValidators } from '../instruction-data/validators.ts'
+import { sceneValidator } from '../picturebook/claim-validator.ts'
+import { lockRunFolder } from '../training/run-lock.ts'
+import type { CommandContext } from './context.ts'
+import { askBatch } from './generate-batch.ts'
+import { type Run, tasksOf, writeData } from './generate-data.ts'
+import {
+  endpointOf,
+  type GenerateOptions,
+  modelOf,
+  paperTypes,
+  priceOf,
+  shardOf,
+  teacherNamed,
+  typeWeights,
+} from './generate-options.ts'
+import { askingProgress, estimateLines } from './generate-progress.ts'
+import {
+  hashFile,
+  openRunFolder,
+  type PictureSummary,
+  preparePictures,
+  type RunSettings,
+  runFiles,
+  tasksIn,
+} from './generate-run.ts'
+import { decimalNumber, expectWritableFolder, wholeNumber } from './options.ts'
+import { packageFile } from './package-files.ts'
+import { clearStatus, drawStatus, formatCount, printable, quoted, writeLine } from './terminal.ts'
+
+export function addGenerateCommand(program: Command, context: CommandContext): void {
+  program
+    .command('generate')
+    .description(
+      'make instruction data from captions and boxes: conversations, descriptions and reasoning written by a teacher',
+    )
+    .requiredOption('--captions <file>', 'COCO captions (.json), or rows with captions and boxes (.jsonl)')
+    .option('--instances <file>', 'COCO instances: the boxes')
+    .option('--images <folder>', 'the pictures; those that are missing or no pictures are left out')
+    .requiredOption('--teacher <name>', 'openai:MODEL for any endpoint with chat completions, or rules (offline)')
+    .requiredOption('--out <folder>', 'a new folder, or one of a run with the same settings, which goes on')
+    .option('--types <weights>', 'types of responses and how often', typeWeights, paperTypes)
+    .option(
+      '--per-picture <n>',
+      'types of responses for each picture',
+      wholeNumber('--per-picture', { from: 1, to: 3 }),
+      1,
+    )
+    .option('--limit <n>', 'pictures at most', wholeNumber('--limit', { from: 1 }))
+    .option('--shard <i/n>', 'the pictures of one of n machines', shardOf)
+    .option('--prompts <folder>', 'own prompts; types that it lacks are taken from the ones that come along')
+    .option(
+      '--picturebook',
+      'the pictures are picturebook scenes: rules answer from the scene, every sentence is checked',
+    )
+    .option(
+      '--base-url <address>',
+      'of the endpoint (default: OPENAI_BASE_URL, or OpenAI); the key comes from OPENAI_API_KEY',
+    )
+    .option('--temperature <t>', 'of the teacher', decimalNumber('--temperature', { from: 0, to: 2 }), 0.7)
+    .option('--max-tokens <n>', 'longest response', wholeNumber('--max-tokens', { from: 16 }), 1024)
+    .option('--seed <n>', 'other draws of types and questions', wholeNumber('--seed', { from: 0 }), 0)
+    .option('--concurrency <n>', 'requests at once at most', wholeNumber('--concurrency', { from: 1, to: 1024 }), 32)
+    .option('--rpm <n>', 'requests a minute at most', wholeNumber('--rpm', { from: 1 }))
+    .option('--tpm <n>', 'tokens a minute at most', wholeNumber('--tpm', { from: 1 }))
+    .option(
+      '--timeout <s>',
+      'seconds until a request is given up',
+      decimalNumber('--timeout', { above: 0, to: 86_400 }),
+      120,
+    )
+    .option(
+      '--retries <n>',
+      'further attempts after failures of network or endpoint',
+      wholeNumber('--retries', { from: 0 }),
+      8,
+    )
+    .option(
+      '--validation-retries <n>',
+      'further requests after an unusable response',
+      wholeNumber('--validation-retries', { from: 0, to: 20 }),
+      1,
+    )
+    .option(
+      '--patience <min>',
+      'minutes without a single success until the run ends',
+      decimalNumber('--patience', { above: 0 }),
+      120,
+    )
+    .option('--price <in,out>', 'dollars for a million tokens', priceOf)
+    .option(
+      '--max-usd <n>',
+      'ends the run before it costs more; needs --price',
+      decimalNumber('--max-usd', { above: 0 }),
+    )
+    .option('--strict', 'leave out rows that a validator finds something wrong with')
+    .option('--batch', 'ask through batch files of the provider: cheaper, within a day')
+    .option('--poll <s>', 'seconds between looks at a batch', decimalNumber('--poll', { above: 0 }), 60)
+    .option(
+      '--dry-run [n]',
+      'print the prompts of n pictures (1) and what all would cost; send nothing',
+      wholeNumber('--dry-run', { from: 1 }),
+    )
+    .option('--no-ask', 'send nothing: make the data of the answers that are there')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ llava generate --captions captions_train2014.json --instances instances_train2014.json --images train2014 \\
+      --teacher openai:gpt-4o-mini --price 0.15,0.6 --max-usd 20 --out instruct --dry-run
+  $ llava generate --captions rows.jsonl --teacher openai:qwen --base-url http://localhost:8000/v1 --out instruct
+  $ llava picturebook --count 1000 --out scenes
+  $ llava generate --captions scenes/captions_train.json --instances scenes/instances_train.json --images scenes/images \\
+      --teacher rules --picturebook --out instruct
+
+A row of a .jsonl file: {"id": "7", "image": "7.jpg", "captions": ["A cat."], "boxes": [{"category": "cat", "box": [0.1, 0.2, 0.5, 0.9]}]}
+In the folder: data/ (llava.json, llava.jsonl, provenance.jsonl, rejects.jsonl, report.json, manifest.json), answers.jsonl (every answer that was
+paid for), skipped.jsonl (pictures that could not be used). A run that was killed goes on with the same command; no answer is paid for twice.`,
+    )
+    .action((options: GenerateOptions) => generate(options, context))
+}
+
+async function generate(options: GenerateOptions, context: CommandContext): Promise<void> {
+  const { out } = options
+  const model = modelOf(options.teacher)
+  const baseUrl = options.teacher === 'rules' ? undefined : endpointOf(options.baseUrl ?? process.env.OPENAI_BASE_URL)
+  if (options.maxUsd !== undefined && options.price === undefined) {
+    throw new Error('Cannot use --max-usd without --price: what tokens cost is not known')
+  }
+  if (options.batch && (model === 'rules' || options.maxUsd !== undefined)) {
+    throw new Error(
+      `Cannot use --batch with ${model === 'rules' ? '--teacher rules' : '--max-usd: a batch is paid as a whole, --dry-run says what it costs'}`,
+    )
+  }
+  await expectWritableFolder('--out', out)
+  const shipped = packageFile('prompts')
+  const prompts = await loadPrompts(options.prompts ?? shipped, { fallback: shipped })
+  if (options.dryRun !== undefined) return dryRun(options, { prompts, model, context })
+  await openRunFolder(out, await settingsOf(options, { baseUrl, prompts }))
+  const release = await lockRunFolder(out, { work: 'generate', works: 'generates' })
+  try {
+    const pictures = await picturesOf(options, { folder: out, context })
+    const run: Run = {
+      ...planOf(options, { prompts, model }),
+      options,
+      pictures,
+      baseUrl,
+      validators: validatorsOf(options, { prompts, pictures }),
+    }
+    const progress = options.batch ? await askBatch(run, context) : await ask(run, context)
+    if (context.watch.interruption() !== undefined) return
+    await writeData(run, { progress, context })
+  } finally {
+    await release()
+  }
+}
+
+/** Prints prompts and costs, and leaves nothing behind. */
+async function dryRun(
+  options: GenerateOptions,
+  { prompts, model, context }: { prompts: Prompts; model: string; context: CommandContext },
+): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'llava-generate-'))
+  try {
+    await picturesOf(options, { folder, context })
+    const { plan, settings } = planOf(options, { prompts, model })
+    const tasks = tasksIn(folder, { plan, limit: options.limit, shard: options.shard })
+    const samples = options.dryRun === true ? 1 : (options.dryRun ?? 1)
+    const lines = await estimateLines(tasks, { prompts, settings, price: options.price, samples })
+    for (const line of lines) writeLine(context.stdout, line)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+function planOf(
+  { types, perPicture, seed, temperature, maxTokens }: GenerateOptions,
+  { prompts, model }: { prompts: Prompts; model: string },
+) {
+  const settings: TeacherSettings = { model, temperature, maxTokens, seed }
+  const plan: Plan = { types, perPicture, seed, prompts }
+  return { prompts, settings, plan }
+}
+
+async function settingsOf(
+  options: GenerateOptions,
+  { baseUrl, prompts }: { baseUrl: string | undefined; prompts: Prompts },
+): Promise<RunSettings> {
+  const { captions, instances, images, types, perPicture, teacher, temperature, maxTokens, seed, shard } = options
+  const digest = async (path: string) => (await hashFile(path)).slice(0, 16)
+  return {
+    captions: await digest(captions),
+    instances: instances === undefined ? 'none' : await digest(instances),
+    images: images === undefined ? 'none' : 'checked',
+    teacher: `${teacher}${options.picturebook ? ' (picturebook)' : ''}`,
+    'base-url': baseUrl ?? 'default',
+    types: responseTypes.map((type) => `${type}=${types[type] ?? 0}`).join(','),
+    'per-picture': String(perPicture),
+    prompts: responseTypes.map((type) => prompts[type].version).join(','),
+    temperature: String(temperature),
+    'max-tokens': String(maxTokens),
+    seed: String(seed),
+    shard: shard === undefined ? 'all' : `${shard.part}/${shard.of}`,
+  }
+}
+
+function validatorsOf(
+  { picturebook }: GenerateOptions,
+  { prompts, pictures }: { prompts: Prompts; pictures: PictureSummary },
+): Validator[] {
+  const finder = createObjectFinder(pictures.categories)
+  return [...wordValidators(prompts), ...groundingValidators(finder), ...(picturebook ? [sceneValidator()] : [])]
+}
+
+async function picturesOf(
+  { captions, instances, images }: GenerateOptions,
+  { folder, context: { stderr, watch } }: { folder: string; context: CommandContext },
+): Promise<PictureSummary> {
+  const pictures = await preparePictures(folder, {
+    input: { captions, instances, images },
+    signal: watch.signal,
+    onPicture: (count) => {
+      if (count % 500 === 0) drawStatus(stderr, `Reading captions and boxes: ${formatCount(count)} pictures`)
+    },
+  }).finally(() => clearStatus(stderr))
+  const { skipped, firstProblem } = pictures
+  if (skipped > 0) {
+    const rest = skipped === 1 ? 'One picture is' : `${skipped} pictures are`
+    writeLine(
+      stderr,
+      `${rest} left out (${quoted(join(folder, runFiles.skipped))}), the first: ${printable(firstProblem ?? '')}`,
+    )
+  }
+  return pictures
+}
+
+/** Asks for what is not answered yet. */
+async function ask(run: Run, { stderr, watch }: CommandContext): Promise<AskProgress | undefined> {
+  const { options, pictures, settings, prompts, validators, baseUrl } = run
+  const { out, price = { input: 0, output: 0 }, strict = false } = options
+  if (!options.ask) return undefined
+  const { teacher: name, picturebook = false, timeout } = options
+  const teacher = teacherNamed(name, {
+    baseUrl,
+    timeoutMs: timeout * 1000,
+    picturebook,
+    categories: pictures.categories,
+    env: process.env,
+  })
+  const journal = await openJournal(join(out, runFiles.answers), { durable: teacher.paid })
+  const total = Math.min(pictures.pictures, options.limit ?? Number.POSITIVE_INFINITY)
+  const shown = askingProgress({
+    terminal: stderr,
+    tasks: (total * options.perPicture) / (options.shard?.of ?? 1),
+    priced: options.price !== undefined,
+  })
+  try {
+    const spent = costOf(journal.spent(), price) + costOf(journal.lost(), price)
+    const most = teacher.paid ? options.concurrency : 256
+    return await askAll(tasksOf(run), {
+      teacher,
+      journal,
+      prompts,
+      settings,
+      price,
+      concurrency: adaptiveConcurrency({ first: teacher.paid ? Math.min(4, most) : most, most }),
+      requestBucket: options.rpm === undefined ? undefined : createBucket({ perMinute: options.rpm }),
+      tokenBucket: options.tpm === undefined ? undefined : createBucket({ perMinute: options.tpm }),
+      budget: createBudget({ spent, most: options.maxUsd ?? Number.POSITIVE_INFINITY }),
+      transportRetries: options.retries,
+      validationRetries: options.validationRetries,
+      // Only with --strict does it matter here what validators find; they come again when the data is written.
+      usable: (task, answer) =>
+        isUsable(readAndJudge(task, { answer, validators: strict ? validators : [] }), { strict }),
+      patienceMs: options.patience * 60_000,
+      signal: watch.signal,
+      onProgress: shown.show,
+    })
+  } finally {
+    shown.end({ answers: journal.answers(), interrupted: watch.interruption() !== undefined, folder: out })
+    await journal.close()
+  }
+}

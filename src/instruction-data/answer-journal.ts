@@ -1,0 +1,205 @@
+/**
+ * What a run asked and was answered, in a file that is only ever added to. Whatever kills the process, an answer that was noted is found again, and its
+ * request is never sent a second time.
+ *
+ * Events: `sent` before a request that costs something leaves; `answer`, on the disk before it counts; `failed` when an attempt came to nothing;
+ * `dropped` when a request was given up, for good or for this run. A line that a kill left half-written is cut off.
+ */
+
+import { constants } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { z } from 'zod'
+import { checked, parseJson } from './lines.ts'
+import type { TokenUsage } from './teacher.ts'
+
+const usage = z.object({ input: z.number(), output: z.number() })
+const answerSchema = z.object({
+  event: z.literal('answer'),
+  key: z.string(),
+  text: z.string(),
+  finish: z.string(),
+  usage,
+  id: z.string().exactOptional(),
+  model: z.string().exactOptional(),
+  at: z.string(), // when it came, ISO 8601
+  attempts: z.number(), // how many this process sent for it
+})
+const eventSchema = z.discriminatedUnion('event', [
+  z.object({ event: z.literal('sent'), key: z.string(), usage /* at most, as estimated */ }),
+  answerSchema,
+  z.object({ event: z.literal('failed'), key: z.string(), reason: z.string(), usage: usage.exactOptional() }),
+  z.object({ event: z.literal('dropped'), key: z.string(), reason: z.string(), final: z.boolean() }),
+])
+export type StoredAnswer = z.infer<typeof answerSchema>
+export type JournalEvent = z.infer<typeof eventSchema>
+
+export type AnswerJournal = {
+  /** Whether a request was answered, in any run so far. */
+  readonly has: (key: string) => boolean
+  readonly read: (key: string) => Promise<StoredAnswer | undefined>
+  /** Why a request was given up for good. */
+  readonly dropped: (key: string) => string | undefined
+  /** Resolves for an answer when it is on the disk, for other events when the system has them: a killed process leaves them readable. */
+  readonly add: (event: JournalEvent) => Promise<void>
+  /** Tokens of all answers and of failed attempts that cost something. */
+  readonly spent: () => TokenUsage
+  /** Tokens, as estimated, of requests that were sent and never heard of again: a kill came between. They may have been charged. */
+  readonly lost: () => TokenUsage & { readonly requests: number }
+  readonly answers: () => number
+  readonly close: () => Promise<void>
+}
+
+/** What the events so far come down to. */
+type State = {
+  /** Where the line of an answer begins, in bytes. */
+  readonly places: Map<string, number>
+  readonly drops: Map<string, string>
+  readonly sent: Map<string, TokenUsage>
+  input: number
+  output: number
+}
+
+const pieceLength = 1 << 16 // bytes
+const newline = 0x0a
+
+/**
+ * Opens the journal at `path`, or begins one. One process at a time.
+ * @param durable whether answers are waited for until they are on the disk; without it they survive the process, not a power failure
+ * @throws SyntaxError when a line that is not the last one is no event
+ */
+export async function openJournal(
+  path: string,
+  { durable = true }: { durable?: boolean } = {},
+): Promise<AnswerJournal> {
+  const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644)
+  const state: State = { places: new Map(), drops: new Map(), sent: new Map(), input: 0, output: 0 }
+  const size = await replay(handle, { path, state }).catch(async (error) => {
+    await handle.close()
+    throw error
+  })
+  await handle.truncate(size)
+  const append = appender(handle, { path, size })
+  return {
+    has: (key) => state.places.has(key),
+    read: async (key) => {
+      const offset = state.places.get(key)
+      if (offset === undefined) return undefined
+      const where = `${path}, byte ${offset}`
+      return checked(answerSchema, { value: parseJson(await lineAt(handle, offset), where), where })
+    },
+    dropped: (key) => state.drops.get(key),
+    add: async (event) => {
+      const offset = await append(`${JSON.stringify(event)}\n`, { durable: durable && event.event === 'answer' })
+      note(state, { event, offset })
+    },
+    spent: () => ({ input: state.input, output: state.output }),
+    lost: () => {
+      const all = [...state.sent.values()]
+      const sum = (of: keyof TokenUsage) => all.reduce((total, one) => total + one[of], 0)
+      return { requests: all.length, input: sum('input'), output: sum('output') }
+    },
+    answers: () => state.places.size,
+    close: () => handle.close(),
+  }
+}
+
+/** A function that adds text at the end of a file and resolves to where it begins. Texts that come while one is being written share one fsync. */
+function appender(handle: FileHandle, { path, size }: { path: string; size: number }) {
+  type Waiting = { bytes: Buffer; durable: boolean; done: () => void; fail: (error: unknown) => void }
+  let waiting: Waiting[] = []
+  let written = size
+  let end = size // with all that waits
+  let writing = false
+  let failure: { error: unknown } | undefined // nobody knows then what is on the disk: the next opening finds out
+
+  async function write(lot: readonly Waiting[]): Promise<void> {
+    const bytes = Buffer.concat(lot.map((one) => one.bytes))
+    for (let from = 0; from < bytes.length; ) {
+      from += (await handle.write(bytes, from, bytes.length - from, written + from)).bytesWritten
+    }
+    if (lot.some((one) => one.durable)) await handle.datasync()
+    written += bytes.length
+  }
+
+  async function writeAll(): Promise<void> {
+    writing = true
+    while (waiting.length > 0) {
+      const lot = waiting
+      waiting = []
+      try {
+        if (failure !== undefined) throw failure.error
+        await write(lot)
+        for (const { done } of lot) done()
+      } catch (error) {
+        failure ??= { error: unwritable(path, error) }
+        for (const { fail } of lot) fail(failure.error)
+      }
+    }
+    writing = false
+  }
+
+  return async (text: string, { durable }: { durable: boolean }): Promise<number> => {
+    const bytes = Buffer.from(text)
+    const offset = end
+    end += bytes.length
+    await new Promise<void>((done, fail) => {
+      waiting.push({ bytes, durable, done, fail })
+      if (!writing) void writeAll()
+    })
+    return offset
+  }
+}
+
+function unwritable(path: string, error: unknown): Error {
+  const { code, message } = error as NodeJS.ErrnoException
+  const reason = code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' ? 'no space left on the device' : message
+  return new Error(`Cannot keep an answer in ${path}: ${reason}; all that came before are kept`, { cause: error })
+}
+
+/** Reads all events; returns where the last complete line ends. */
+async function replay(handle: FileHandle, { path, state }: { path: string; state: State }): Promise<number> {
+  const piece = Buffer.alloc(1 << 20)
+  let [line, end, read] = [0, 0, 0]
+  let begun: Buffer[] = [] // of a line that the pieces so far do not end
+  for (;;) {
+    const { bytesRead } = await handle.read(piece, 0, piece.length, read)
+    if (bytesRead === 0) return end
+    read += bytesRead
+    let from = 0
+    for (let at = piece.indexOf(newline); at >= 0 && at < bytesRead; at = piece.indexOf(newline, from)) {
+      const text = Buffer.concat([...begun, piece.subarray(from, at)]).toString('utf8')
+      const where = `${path}, line ${++line}`
+      note(state, { event: checked(eventSchema, { value: parseJson(text, where), where }), offset: end })
+      begun = []
+      from = at + 1
+      end = read - bytesRead + from
+    }
+    begun.push(Buffer.from(piece.subarray(from, bytesRead)))
+  }
+}
+
+function note(state: State, { event, offset }: { event: JournalEvent; offset: number }): void {
+  const { key } = event
+  if (event.event === 'sent') {
+    state.sent.set(key, event.usage)
+    return
+  }
+  state.sent.delete(key)
+  if (event.event === 'answer') state.places.set(key, offset)
+  if (event.event === 'dropped' && event.final) state.drops.set(key, event.reason)
+  if (event.event === 'dropped') return
+  state.input += event.usage?.input ?? 0
+  state.output += event.usage?.output ?? 0
+}
+
+async function lineAt(handle: FileHandle, offset: number): Promise<string> {
+  const pieces: Buffer[] = []
+  for (let at = offset; ; at += pieceLength) {
+    const piece = Buffer.alloc(pieces.length === 0 ? 4096 : pieceLength)
+    const { bytesRead } = await handle.read(piece, 0, piece.length, at)
+    const end = piece.subarray(0, bytesRead).indexOf(newline)
+    pieces.push(piece.subarray(0, end < 0 ? bytesRead : end))
+    if (end >= 0 || bytesRead === 0) return Buffer.concat(pieces).toString('utf8')
+    at += piece.length - pieceLength // the first piece is shorter
+  }
+}

@@ -1,0 +1,6 @@
+/** Everything that an asynchronous iterable gives, for tests (`Array.fromAsync` of later versions of Node). */
+export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const item of items) all.push(item)
+  return all
+}

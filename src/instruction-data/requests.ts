@@ -1,0 +1,109 @@
+/** What is asked of a teacher: which type of response for which picture, in which words, under which key. */
+
+import { createHash } from 'node:crypto'
+import { contextForms, type Prompts, type ResponseType, responseTypes } from './prompts.ts'
+import { renderContext, type SymbolicPicture } from './symbolic-picture.ts'
+
+export type TeacherMessage = { readonly role: 'system' | 'user' | 'assistant'; readonly content: string }
+
+/** Settings that the answer depends on; they are part of every key. */
+export type TeacherSettings = {
+  readonly model: string
+  readonly temperature: number
+  readonly maxTokens: number
+  readonly seed: number
+}
+
+/** One response that is wanted of a picture. */
+export type Task = {
+  readonly picture: SymbolicPicture
+  readonly type: ResponseType
+  /** The question that a description answers; the other types bring their own questions. */
+  readonly question?: string
+  readonly promptVersion: string
+}
+
+export type TeacherRequest = {
+  /** 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once. */
+  readonly key: string
+  readonly task: Task
+  readonly messages: readonly TeacherMessage[]
+  readonly settings: TeacherSettings
+  /** 0, or how often an answer of this task was found unusable. */
+  readonly round: number
+}
+
+export type TypeWeights = Readonly<Partial<Record<ResponseType, number>>>
+
+export type Plan = {
+  readonly types: TypeWeights
+  /** Types of response per picture, at most as many as have a weight. */
+  readonly perPicture: number
+  readonly seed: number
+  readonly prompts: Prompts
+}
+
+/** The tasks of a picture. They depend on its id and the plan alone, so that any part of the pictures, in any order, gets the same ones. */
+export function tasksOf(picture: SymbolicPicture, { types, perPicture, seed, prompts }: Plan): Task[] {
+  return drawTypes(types, { count: perPicture, draw: (index) => shareOf(`${seed} type ${index} ${picture.id}`) }).map(
+    (type) => {
+      const { questions, version } = prompts[type]
+      const drawn = questions[Math.floor(shareOf(`${seed} question ${picture.id}`) * questions.length)]
+      return { picture, type, promptVersion: version, ...(drawn !== undefined && { question: drawn }) }
+    },
+  )
+}
+
+/** A task in the words of its prompt: the system message, the examples as earlier turns, and the picture. */
+export function requestFor(
+  task: Task,
+  { prompts, settings, round = 0 }: { prompts: Prompts; settings: TeacherSettings; round?: number },
+): TeacherRequest {
+  const { system, examples } = prompts[task.type]
+  const messages: TeacherMessage[] = [
+    { role: 'system', content: system },
+    ...examples.flatMap(({ context, answer }): TeacherMessage[] => [
+      { role: 'user', content: context },
+      { role: 'assistant', content: answer },
+    ]),
+    { role: 'user', content: renderContext(task.picture, contextForms[task.type]) },
+  ]
+  const { model, temperature, maxTokens, seed } = settings
+  const key = createHash('sha256')
+    .update(JSON.stringify([model, temperature, maxTokens, seed, round, messages]))
+    .digest('hex')
+    .slice(0, 32)
+  return { key, task, messages, settings, round }
+}
+
+/** Whether the picture belongs to a part of a run that several machines share: every picture to exactly one of the parts 1 to `of`. */
+export function isInShard(id: string, { part, of }: { part: number; of: number }): boolean {
+  return Math.floor(shareOf(`shard ${id}`) * of) === part - 1
+}
+
+/** A number in [0, 1) that depends on the text alone. */
+export function shareOf(text: string): number {
+  return createHash('sha256').update(text).digest().readUIntBE(0, 6) / 2 ** 48
+}
+
+/** Several different types, each as likely as its weight says among those that are left. */
+function drawTypes(
+  types: TypeWeights,
+  { count, draw }: { count: number; draw: (index: number) => number },
+): ResponseType[] {
+  let left = responseTypes.map((type) => ({ type, weight: types[type] ?? 0 })).filter(({ weight }) => weight > 0)
+  const drawn: ResponseType[] = []
+  while (drawn.length < count && left.length > 0) {
+    const total = left.reduce((sum, { weight }) => sum + weight, 0)
+    const place = draw(drawn.length) * total
+    let passed = 0
+    const chosen = left.find(({ weight }) => {
+      passed += weight
+      return place < passed
+    })
+    const { type } = chosen ?? (left.at(-1) as (typeof left)[number]) // sums of fractions may fall short
+    drawn.push(type)
+    left = left.filter((one) => one.type !== type)
+  }
+  return drawn
+}
