@@ -74,8 +74,11 @@ describe('openCheckpoint', () => {
     await rm(join(folder, 'one.safetensors'))
     await rm(join(folder, 'two.safetensors'))
     await expect(openCheckpoint(folder)).rejects.toThrow('found neither')
+    await writeFile(join(folder, 'mm_projector.bin'), '') // beside the whole model in original releases
     await writeFile(join(folder, 'pytorch_model-00001-of-00002.bin'), '')
-    await expect(openCheckpoint(folder)).rejects.toThrow('safe_serialization=True')
+    await expect(openCheckpoint(folder)).rejects.toThrow(
+      /found only pytorch_model-00001-of-00002\.bin, a pickle .*save_file/,
+    )
     await expect(openCheckpoint(join(folder, 'nowhere'))).rejects.toThrow('ENOENT')
   })
 })
