@@ -80,12 +80,15 @@ export async function loadWeights(folder: string, config: LlavaConfig): Promise<
 /** Where one of our tensors is stored, and under which name. */
 type Place = { readonly checkpoint: Checkpoint; readonly foreign: string }
 
-/** The weights of the vision encoder's own folder, which original releases may have. */
+/** The weights of the vision encoder's own folder, which original releases have that do not hold it. */
 async function openEncoder(folder: string): Promise<Checkpoint | undefined> {
   const json = await readStrictJson(join(folder, 'config.json'))
   if (!isOriginalConfig(json)) return undefined
-  const { encoderFolder } = await readOriginalModel(folder, json)
-  return encoderFolder === undefined ? undefined : openCheckpoint(encoderFolder)
+  const { encoderFolder, encoderName } = await readOriginalModel(folder, json)
+  if (encoderFolder !== undefined) return openCheckpoint(encoderFolder)
+  throw new Error(
+    `Cannot load the weights of ${folder}: found no vision encoder among them, expected a folder ${quote(encoderName)} with it inside the model's folder or beside it`,
+  )
 }
 
 /** The vision encoder's tensors of a checkpoint that is only the encoder, or a whole CLIP. */
