@@ -6,8 +6,11 @@
  */
 
 import { checkpointingBench } from './checkpointing.ts'
+import { conversionBench } from './conversion.ts'
 import { engineBench } from './engine.ts'
+import { inferenceBench } from './inference.ts'
 import { type BenchResult, surroundings } from './measure.ts'
+import { precisionBench } from './precision.ts'
 import { trainBench } from './train.ts'
 
 type Bench = { readonly about: string; readonly run: (options: { quick: boolean }) => Promise<BenchResult> }
@@ -15,6 +18,9 @@ type Bench = { readonly about: string; readonly run: (options: { quick: boolean 
 const benches: Readonly<Record<string, Bench>> = {
   engine: { about: 'training step and cached attention, against what the machine can do', run: engineBench },
   checkpointing: { about: 'memory and time with inner values kept or computed again', run: checkpointingBench },
+  conversion: { about: 'memory and time of converting a 7B model, and of opening it again', run: conversionBench },
+  inference: { about: 'answering with a 7B model, against the machine and llama.cpp', run: inferenceBench },
+  precision: { about: 'what fewer bits per weight do to the answers', run: precisionBench },
   train: { about: 'the whole trainer, against the matmul rate and PyTorch', run: trainBench },
 }
 

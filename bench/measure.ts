@@ -1,6 +1,7 @@
 /** What every bench needs: timing, medians, and a description of the machine that it ran on. */
 
 import { execFileSync } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os'
 
 export type BenchResult = {
@@ -29,6 +30,13 @@ export function median(values: readonly number[]): number {
 /** Rounded to `digits` significant digits, for tables and JSON alike. */
 export function rounded(value: number, digits = 3): number {
   return Number(value.toPrecision(digits))
+}
+
+/** The most bytes of memory that this process ever held. */
+export async function peakMemory(): Promise<number> {
+  const status = await readFile('/proc/self/status', 'utf8').catch(() => '')
+  const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? process.resourceUsage().maxRSS
+  return Number(kibibytes) * 1024
 }
 
 /** The machine, the software, and what else the machine was doing. */

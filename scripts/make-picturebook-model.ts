@@ -34,7 +34,7 @@ const config: LlavaConfig = {
     kind: 'llama',
     vocabulary: 1024,
     width: 256,
-    depth: 4,
+    depth: 6,
     heads: 8,
     keyValueHeads: 8,
     headSize: 32,

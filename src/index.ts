@@ -2,6 +2,7 @@
 
 export type { Part, Role, Turn } from './conversation/turns.ts'
 export type { FinishReason, GenerationOptions, GenerationResult, Piece } from './generation/generate.ts'
+export { type Precision, type PrecisionChoice, precisions } from './generation/precision.ts'
 export type { LogProbability, SamplingOptions } from './generation/sampling.ts'
 export type { Values } from './generation/uncached.ts'
 export type { ImageFault, ImageSource } from './image/decode.ts'

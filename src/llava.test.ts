@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -30,6 +30,40 @@ async function collect(stream: AsyncGenerator<string, Answer>): Promise<{ pieces
 }
 
 const question = 'What is in the picture?'
+
+describe('precision', () => {
+  test('a small model stays exact; another one is taken as asked, from the cache, from memory where the cache is off or cannot be written', async () => {
+    expect(llava.precision).toEqual({ precision: 'f32', reason: '1 MB of weights are few' })
+    const answers: string[] = []
+    let converted = 0
+    const onConversion = () => converted++
+    for (const cache of [
+      join(root, 'cache'),
+      join(root, 'cache'),
+      false,
+      join(root, 'clip', 'config.json', 'no'),
+    ] as const) {
+      const before = converted
+      await using int8 = await Llava.load(join(root, 'clip'), { threads: 1, precision: 'int8', cache, onConversion })
+      expect(int8.precision.precision).toBe('int8')
+      answers.push((await int8.ask({ image: house, question })).answer)
+      expect(converted > before).toBe(answers.length !== 2) // the second time it is there
+    }
+    expect(new Set(answers).size).toBe(1)
+  })
+
+  test('a conversion that is stopped throws the reason and leaves nothing', async () => {
+    const abort = new AbortController()
+    const loading = Llava.load(join(root, 'clip'), {
+      precision: 'int4',
+      cache: join(root, 'stopped'),
+      signal: abort.signal,
+      onConversion: () => abort.abort(new Error('enough')),
+    })
+    await expect(loading).rejects.toThrow(/^enough$/)
+    expect(await readdir(join(root, 'stopped'))).toEqual([])
+  })
+})
 
 describe('asking', () => {
   test('streams the text that ask returns whole', async () => {

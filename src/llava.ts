@@ -1,11 +1,10 @@
 /** The library's front door: load a model folder, ask about pictures, converse, look inside. */
 
-import { stat } from 'node:fs/promises'
-import { fileURLToPath } from 'node:url'
 import { tokenizeConversation } from './conversation/tokenize.ts'
 import { assistantTurn, systemTurn, type Turn, userTurn } from './conversation/turns.ts'
-import { type CompiledModel, compileModel, disposeModel } from './generation/compiled-model.ts'
+import { type CompiledModel, disposeModel } from './generation/compiled-model.ts'
 import { closeContext, type GenerationContext, openContext } from './generation/context.ts'
+import { findModel } from './generation/find-model.ts'
 import {
   type FinishReason,
   type GenerationOptions,
@@ -13,7 +12,9 @@ import {
   generate,
   type Piece,
 } from './generation/generate.ts'
-import { type ModelFolder, readModelFolder } from './generation/model-folder.ts'
+import { type ModelFolder, readModelParts } from './generation/model-folder.ts'
+import { type OpenModelOptions, openModel } from './generation/open-model.ts'
+import type { PrecisionChoice } from './generation/precision.ts'
 import { makePrompt, type Prompt } from './generation/prompt.ts'
 import { type ShownPicture, showPicture } from './generation/shown-picture.ts'
 import { trace as traceModel } from './generation/trace.ts'
@@ -52,6 +53,8 @@ export type Conversation = {
 /** A loaded model. Free it with `dispose` or `await using`. */
 export type Llava = {
   readonly config: LlavaConfig
+  /** In how many bits the weights are kept, and why. */
+  readonly precision: PrecisionChoice
   /** The answer as pieces of text while they are generated; a piece never ends within a character. */
   answer(options: AskOptions): AsyncGenerator<string, Answer>
   /** The answer token by token, with log-probabilities on request (`logprobs`). */
@@ -69,46 +72,30 @@ export type Llava = {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-export type LoadOptions = {
-  /** Worker threads; all cores when left out. */
-  readonly threads?: number | undefined
-  readonly signal?: AbortSignal | undefined
-}
-
-/** Models that come with this package, relative to this file whether it runs from src/ or dist/. */
-const embedded = new Map([['picturebook', new URL('../checkpoints/picturebook', import.meta.url)]])
+export type LoadOptions = OpenModelOptions
 
 export const Llava = {
   /**
-   * Loads a model: the name of an embedded one (`picturebook`, the default) or the folder of a Hugging Face checkpoint.
+   * Loads a model: the name of an embedded one (`picturebook`, the default), the folder of a Hugging Face checkpoint, or ORG/NAME
+   * of one that was fetched before (`llava pull`).
    *
    * @throws Error when there is no such model or a file of it is missing, SyntaxError, TypeError or RangeError when one
    *   is corrupt; always one sentence that names it. `signal.reason` when the signal fires
    */
-  async load(nameOrFolder = 'picturebook', { threads, signal }: LoadOptions = {}): Promise<Llava> {
+  async load(nameOrFolder = 'picturebook', options: LoadOptions = {}): Promise<Llava> {
+    const { signal } = options
     signal?.throwIfAborted()
-    const folder = await readModelFolder(await findFolder(nameOrFolder), { signal })
-    const model = await compileModel(folder, { threads, signal })
-    return open(model, folder)
+    const path = await findModel(nameOrFolder)
+    const folder = await readModelParts(path, { signal })
+    const { model, choice } = await openModel({ folder: path, config: folder.config }, options)
+    return open({ model, folder }, choice)
   },
 }
 
-async function findFolder(nameOrFolder: string): Promise<string> {
-  const own = embedded.get(nameOrFolder)
-  const folder = own === undefined ? nameOrFolder : fileURLToPath(own)
-  if (await isThere(folder)) return folder
-  const names = [...embedded.keys()].join(', ')
-  throw new Error(
-    own === undefined
-      ? `Cannot load the model ${nameOrFolder}: there is no such folder, expected one or a name of ${names}`
-      : `Cannot load the model ${nameOrFolder}: its folder ${folder} is missing, expected it to come with the package`,
-  )
-}
-
 /** The public object over a compiled model. */
-function open(model: CompiledModel, folder: ModelFolder): Llava {
+function open(parts: Parts, precision: PrecisionChoice): Llava {
+  const { model } = parts
   const { config } = model
-  const parts: Parts = { model, folder }
   let disposal: Promise<void> | undefined
   const dispose = () => {
     disposal ??= disposeModel(model)
@@ -122,6 +109,7 @@ function open(model: CompiledModel, folder: ModelFolder): Llava {
   const answer = (options: AskOptions) => texts(pieces(options))
   return {
     config,
+    precision,
     answer,
     pieces,
     ask: (options) => lastValue(answer(options)),
@@ -136,7 +124,7 @@ function open(model: CompiledModel, folder: ModelFolder): Llava {
   }
 }
 
-type Parts = { readonly model: CompiledModel; readonly folder: ModelFolder }
+type Parts = { readonly model: CompiledModel; readonly folder: Omit<ModelFolder, 'weights'> }
 
 function openConversation(parts: Parts, { system }: { readonly system?: string | undefined }): Conversation {
   const start = system === undefined ? [] : [systemTurn(system)]
@@ -274,11 +262,4 @@ async function* texts(pieces: AsyncGenerator<Piece, GenerationResult>): AsyncGen
 
 async function lastValue<T>(generator: AsyncGenerator<unknown, T>): Promise<T> {
   for (let next = await generator.next(); ; next = await generator.next()) if (next.done) return next.value
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
 }

@@ -18,7 +18,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { crc32, deflateSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { closeSafetensors, openSafetensors } from '../src/checkpoint/safetensors.ts'
-import { runProgram } from '../src/cli/program.ts'
+import { runHere } from './run-here.ts'
 import { writeTinyModel } from './tiny-model.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'llava-cli-'))
@@ -60,22 +60,6 @@ function printed(child: ChildProcessWithoutNullStreams, pattern: RegExp): Promis
   })
 }
 
-/** Runs the program in this process. */
-async function runHere(...words: string[]) {
-  const said = { stdout: '', stderr: '' }
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((text) => {
-      said[name] += text
-      return true
-    }),
-  )
-  try {
-    return { code: await runProgram(words), ...said }
-  } finally {
-    for (const spy of spies) spy.mockRestore()
-  }
-}
-
 describe('ask', { timeout: slow }, () => {
   test('prints the answer and nothing else; the same with --json in one object', async () => {
     const words = ['ask', picture, question, '--model', model, '--max-tokens', '8']
@@ -85,11 +69,11 @@ describe('ask', { timeout: slow }, () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout.endsWith('}\n')).toBe(true)
     const result = JSON.parse(stdout)
-    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model'])
+    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model', 'precision'])
     expect(result.usage).toEqual({ prompt_tokens: expect.any(Number), image_tokens: 4, completion_tokens: 8 })
     expect(Object.keys(result.timings)).toEqual(['load_ms', 'image_ms', 'prompt_ms', 'decode_ms'])
     for (const time of Object.values(result.timings)) expect(time).toBeGreaterThan(0)
-    expect(result).toMatchObject({ finish_reason: 'length', model })
+    expect(result).toMatchObject({ finish_reason: 'length', model, precision: 'f32' })
     expect(streamed.stdout).toBe(`${result.answer}\n`)
   })
 
@@ -397,6 +381,32 @@ describe('train', { timeout: slow }, () => {
     expect(resumed).toEqual({ code: 0, stdout: '', stderr: '' })
     expect(JSON.parse(readFileSync(join(exported, 'config.json'), 'utf8')).torch_dtype).toBe('bfloat16')
   })
+})
+
+test('a model is converted once, listed and cleared', { timeout: slow }, async () => {
+  vi.stubEnv('LLAVA_CACHE', join(folder, 'cache'))
+  try {
+    const words = ['ask', picture, question, '--model', model, '--max-tokens', '3', '--precision', 'int4']
+    const first = await runHere(...words)
+    expect(first).toMatchObject({ code: 0, stderr: 'precision int4: as asked, 1 MB of weights\n' })
+    expect(await runHere(...words)).toEqual(first)
+    expect(JSON.parse((await runHere(...words, '--json')).stdout).precision).toBe('int4')
+    const listed = await runHere('cache')
+    expect(listed.stdout).toMatch(
+      /^precision +size +last used +model\nint4 +1 MB +\S+ \S+ +.*model\n1 converted model, 1 MB, in /,
+    )
+    expect(JSON.parse((await runHere('cache', 'list', '--json')).stdout).models).toMatchObject([
+      { precision: 'int4', model },
+    ])
+    expect((await runHere('cache', 'clear')).stdout).toMatch(/^Deleted 1 converted model, 1 MB, from /)
+    expect((await runHere('cache')).stdout).toMatch(/^No converted models in /)
+    expect((await runHere(...words.slice(0, -1), 'int5')).stderr).toMatch(
+      /Cannot use --precision int5: expected f32, f16, int8/,
+    )
+    expect((await runHere('cache', 'empty')).code).toBe(1)
+  } finally {
+    vi.unstubAllEnvs()
+  }
 })
 
 test('trace writes what it lists', { timeout: slow }, async () => {

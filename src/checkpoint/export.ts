@@ -3,9 +3,8 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hasCode } from './atomic-file.ts'
-import type { WeightDtype } from './dtype.ts'
-import { loadConfig, type Weights } from './load.ts'
-import { saveCheckpoint } from './save.ts'
+import { loadConfig } from './load.ts'
+import { type CheckpointToSave, saveCheckpoint } from './save.ts'
 
 /** What a model folder holds besides config.json and the weights. */
 export const companionFiles = [
@@ -37,8 +36,8 @@ export async function readCompanionFiles(folder: string): Promise<Record<string,
  */
 export async function exportModel(
   folder: string,
-  { from, weights, dtype }: { from: string; weights: Weights; dtype?: WeightDtype },
+  { from, ...rest }: { from: string } & Pick<CheckpointToSave, 'weights' | 'dtype' | 'layout' | 'signal'>,
 ): Promise<void> {
   const [config, files] = [await loadConfig(from), await readCompanionFiles(from)]
-  await saveCheckpoint(folder, { config, weights, files, replace: true, ...(dtype && { dtype }) })
+  await saveCheckpoint(folder, { config, files, replace: true, ...rest })
 }

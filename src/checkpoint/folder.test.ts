@@ -69,11 +69,14 @@ describe('openCheckpoint', () => {
     await expect(openCheckpoint(folder)).rejects.toThrow(message)
   })
 
-  test('says what to do when there are only shards, only pickles, or nothing', async () => {
+  test('says what to do when there are only shards, only pickles, only GGUF, or nothing', async () => {
     await expect(openCheckpoint(folder)).rejects.toThrow('without its index')
     await rm(join(folder, 'one.safetensors'))
     await rm(join(folder, 'two.safetensors'))
     await expect(openCheckpoint(folder)).rejects.toThrow('found neither')
+    await writeFile(join(folder, 'model-q4_0.gguf'), '')
+    await expect(openCheckpoint(folder)).rejects.toThrow('found only model-q4_0.gguf, a GGUF file')
+    await rm(join(folder, 'model-q4_0.gguf'))
     await writeFile(join(folder, 'mm_projector.bin'), '') // beside the whole model in original releases
     await writeFile(join(folder, 'pytorch_model-00001-of-00002.bin'), '')
     await expect(openCheckpoint(folder)).rejects.toThrow(

@@ -4,11 +4,13 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LlavaConfig } from '../model/config.ts'
 import { fromFloat32, toFloat32 } from './dtype.ts'
-import { expectedTensors, type LayoutName, layoutNames, optionalTensors, toForeign } from './layouts.ts'
+import { closeCheckpoint, openCheckpoint } from './folder.ts'
+import { detectLayout, expectedTensors, type LayoutName, layoutNames, optionalTensors, toForeign } from './layouts.ts'
 import { loadConfig, loadWeights, type Weights } from './load.ts'
 import { type TensorToWrite, writeSafetensors } from './safetensors-writer.ts'
 import { saveCheckpoint } from './save.ts'
 import { tinyClip, tinySiglip } from './tiny-config.fixture.ts'
+import { openWeightReader } from './weight-reader.ts'
 
 let root: string
 let folder: string
@@ -65,6 +67,32 @@ describe('a whole model', () => {
     expect(await loadConfig(folder)).toEqual(config)
     expect(await loadWeights(folder, config)).toEqual(weights)
     expect(await readdir(root)).toEqual(['model'])
+  })
+
+  test.each([
+    'hugging-face',
+    'hugging-face-2025',
+  ] as const)('is copied tensor by tensor under the names of %s', async (layout) => {
+    const weights = randomWeights(tinyClip)
+    await saveCheckpoint(folder, { config: tinyClip, weights })
+    const stored = await openWeightReader(folder, tinyClip)
+    const copy = join(root, `copy-${layout}`)
+    await saveCheckpoint(copy, { config: tinyClip, weights: stored, layout })
+    await stored.close()
+    expect(await loadWeights(copy, tinyClip)).toEqual(weights)
+    const checkpoint = await openCheckpoint(copy)
+    expect(detectLayout(checkpoint.tensors.keys())).toBe(layout)
+    await closeCheckpoint(checkpoint)
+    await rm(copy, { recursive: true })
+  })
+
+  test('is not saved at all when a tensor cannot be read', async () => {
+    const shapes = new Map([...randomWeights(tinyClip)].map(([name, { shape }]) => [name, shape]))
+    const saving = (read: (name: string) => Promise<Float32Array>) =>
+      saveCheckpoint(folder, { config: tinyClip, weights: { shapes, read, close: async () => {} } })
+    await expect(saving(() => Promise.reject(new Error('gone')))).rejects.toThrow('gone')
+    await expect(saving(async () => new Float32Array(3))).rejects.toThrow(/found 3 elements of F32 for shape/)
+    expect(await readdir(root)).toEqual([])
   })
 
   test.each(['F16', 'BF16'] as const)('is rounded to %s and says so', async (dtype) => {

@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/processor-config.ts'
 import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
-import { isFloat, toFloat32 } from './dtype.ts'
+import { toFloat32 } from './dtype.ts'
 import { type Checkpoint, closeCheckpoint, openCheckpoint, readCheckpointTensor } from './folder.ts'
 import { quote, readStrictJson } from './json.ts'
 import {
@@ -16,9 +16,19 @@ import {
   toCanonical,
 } from './layouts.ts'
 import { isOriginalConfig, readOriginalModel } from './original.ts'
+import { compareTensors, entryOf, type Place, placeTensors, type Rename, type Shapes } from './places.ts'
+import { readFully } from './ranged-read.ts'
 
 /** All tensors of a model by our names (see layouts.ts). */
 export type Weights = ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>
+
+/** The weights of a checkpoint before they are read. Close it with `closeWeights`. */
+export type OpenWeights = {
+  /** Where each tensor stands that the config expects and the checkpoint has, by our name. */
+  readonly places: ReadonlyMap<string, Place>
+  /** The folder's own weight files, and those of its vision encoder where that has a folder of its own. */
+  readonly checkpoints: readonly Checkpoint[]
+}
 
 /** Reads and checks `config.json` of a checkpoint folder; errors as `readConfig`, `SyntaxError` for broken JSON. */
 export async function loadConfig(folder: string): Promise<LlavaConfig> {
@@ -42,63 +52,76 @@ export async function loadImageProcessor(folder: string): Promise<ImageProcessor
 /**
  * Loads every tensor that `config` expects. Nothing is read before all names and shapes agree.
  *
+ * Errors: those of `openWeights`.
+ */
+export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
+  const opened = await openWeights(folder, config)
+  try {
+    return await readPlaces(opened.places)
+  } finally {
+    await closeWeights(opened)
+  }
+}
+
+/**
+ * Opens the weight files of a checkpoint and reads their headers only.
+ *
  * Errors: `Error` that lists missing, surplus and misshaped tensors together (at most 8 of each), or says that no known
  * layout fits; errors of `openCheckpoint` for broken files.
  */
-export async function loadWeights(folder: string, config: LlavaConfig): Promise<Weights> {
-  const opened: Checkpoint[] = []
+export async function openWeights(folder: string, config: LlavaConfig): Promise<OpenWeights> {
+  const checkpoints: Checkpoint[] = []
   try {
+    const action = `load the weights of ${folder}`
     const own = await openCheckpoint(folder)
-    opened.push(own)
-    const { places, unknown } = renameTensors(own, config)
+    checkpoints.push(own)
+    const { places, unknown } = placeTensors(own, { action, rename: renameByLayout(own, config) })
     if (![...places.keys()].some((name) => name.startsWith('visionEncoder.'))) {
       const encoder = await openEncoder(folder)
       if (encoder !== undefined) {
-        opened.push(encoder)
-        for (const [ours, place] of encoderTensors(encoder)) places.set(ours, place)
+        checkpoints.push(encoder)
+        for (const [ours, place] of placeTensors(encoder, { action, rename: renameEncoder }).places)
+          places.set(ours, place)
       }
     }
-    checkTensors({
-      action: `load the weights of ${folder}`,
-      config,
-      found: new Map([...places].map(([ours, place]) => [ours, entryOf(place).shape])),
-      unknown,
-    })
-    const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
-    for (const name of expectedTensors(config).keys()) {
-      const place = places.get(name)
-      if (place === undefined) continue // optional
-      const { dtype, shape, data } = await readCheckpointTensor(place.checkpoint, place.foreign)
-      weights.set(name, { shape, data: toFloat32(dtype, data) })
-    }
-    return weights
-  } finally {
-    for (const checkpoint of opened) await closeCheckpoint(checkpoint)
+    const expected = expectedTensors(config)
+    compareTensors({ action, expected, optional: optionalTensors(config), found: shapesOf(places), unknown })
+    return { places: inOrder(places, expected), checkpoints }
+  } catch (error) {
+    for (const checkpoint of checkpoints) await closeCheckpoint(checkpoint)
+    throw error
   }
 }
 
-/** Where one of our tensors is stored, and under which name. */
-type Place = { readonly checkpoint: Checkpoint; readonly foreign: string }
-
-/** The weights of the vision encoder's own folder, which original releases have that do not hold it. */
-async function openEncoder(folder: string): Promise<Checkpoint | undefined> {
-  const json = await readStrictJson(join(folder, 'config.json'))
-  if (!isOriginalConfig(json)) return undefined
-  const { encoderFolder, encoderName } = await readOriginalModel(folder, json)
-  if (encoderFolder !== undefined) return openCheckpoint(encoderFolder)
-  throw new Error(
-    `Cannot load the weights of ${folder}: found no vision encoder among them, expected a folder ${quote(encoderName)} with it inside the model's folder or beside it`,
-  )
+/** Reads the expected tensors of an open checkpoint as float32, by our names. Nothing is read before all names and shapes agree. */
+export async function readRenamed(
+  checkpoint: Checkpoint,
+  { expected, optional, rename }: { expected: Shapes; optional: ReadonlySet<string>; rename: Rename },
+): Promise<Weights> {
+  const action = `load the weights of ${checkpoint.folder}`
+  const { places, unknown } = placeTensors(checkpoint, { action, rename })
+  compareTensors({ action, expected, optional, found: shapesOf(places), unknown })
+  return readPlaces(inOrder(places, expected))
 }
 
-/** The vision encoder's tensors of a checkpoint that is only the encoder, or a whole CLIP. */
-function encoderTensors(checkpoint: Checkpoint): Map<string, Place> {
-  const places = new Map<string, Place>()
-  for (const foreign of checkpoint.tensors.keys()) {
-    const ours = isIgnored(foreign) ? undefined : toCanonical(encoderAlone(foreign), 'original')
-    if (ours?.startsWith('visionEncoder.')) places.set(ours, { checkpoint, foreign })
-  }
-  return places
+/** Rows `from` to `to` (exclusive) along the first axis of one of our tensors, as float32. Errors: `RangeError` when there is none of that name. */
+export async function readWeightRows(
+  { places }: OpenWeights,
+  name: string,
+  { from, to }: { from: number; to: number },
+): Promise<Float32Array> {
+  const place = places.get(name)
+  if (place === undefined)
+    throw new RangeError(`Cannot read tensor ${quote(name)}: the checkpoint has none of that name`)
+  const { file, dtype, shape, begin, end } = entryOf(place)
+  const rowBytes = (end - begin) / Math.max(1, shape[0] ?? 1)
+  const start = file.dataStart + begin
+  const range = { begin: start + from * rowBytes, end: start + to * rowBytes, what: `tensor ${name} of ${file.path}` }
+  return toFloat32(dtype, await readFully(file.handle, range))
+}
+
+export async function closeWeights({ checkpoints }: OpenWeights): Promise<void> {
+  for (const checkpoint of checkpoints) await closeCheckpoint(checkpoint)
 }
 
 /**
@@ -113,60 +136,65 @@ export function checkTensors({
 }: {
   action: string
   config: LlavaConfig
-  found: ReadonlyMap<string, readonly number[]>
+  found: Shapes
   unknown?: readonly string[]
 }): void {
-  const expected = expectedTensors(config)
-  const optional = optionalTensors(config)
-  const missing = [...expected.keys()].filter((name) => !found.has(name) && !optional.has(name))
-  const surplus = [...unknown.map(quote), ...[...found.keys()].filter((name) => !expected.has(name)).map(quote)]
-  const misshaped: string[] = []
-  for (const [name, shape] of found) {
-    const wanted = expected.get(name)
-    if (wanted !== undefined && wanted.join() !== shape.join()) {
-      misshaped.push(`${name} [${shape.join(', ')}] instead of [${wanted.join(', ')}]`)
-    }
-  }
-  const problems = [list('missing', missing), list('surplus', surplus), list('misshaped', misshaped)].filter(Boolean)
-  if (problems.length > 0)
-    throw new Error(`Cannot ${action}: the tensors do not fit the config: ${problems.join('; ')}`)
+  compareTensors({ action, expected: expectedTensors(config), optional: optionalTensors(config), found, unknown })
 }
 
-/** Our name → where it is stored, and the stored names that the layout does not know. */
-function renameTensors(checkpoint: Checkpoint, config: LlavaConfig) {
-  const action = `Cannot load the weights of ${checkpoint.folder}`
-  const layout = detectLayout(checkpoint.tensors.keys())
+async function readPlaces(places: ReadonlyMap<string, Place>): Promise<Weights> {
+  const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>()
+  for (const [name, { checkpoint, foreign }] of places) {
+    const { dtype, shape, data } = await readCheckpointTensor(checkpoint, foreign)
+    weights.set(name, { shape, data: toFloat32(dtype, data) })
+  }
+  return weights
+}
+
+function shapesOf(places: ReadonlyMap<string, Place>): Map<string, readonly number[]> {
+  return new Map([...places].map(([ours, place]) => [ours, entryOf(place).shape]))
+}
+
+/** The places of the expected tensors, in their order; optional ones may be absent. */
+function inOrder(places: ReadonlyMap<string, Place>, expected: Shapes): Map<string, Place> {
+  return new Map(
+    [...expected.keys()].flatMap((name) => {
+      const place = places.get(name)
+      return place === undefined ? [] : [[name, place] as const]
+    }),
+  )
+}
+
+/** The weights of the vision encoder's own folder, which original releases have that do not hold it. */
+async function openEncoder(folder: string): Promise<Checkpoint | undefined> {
+  const json = await readStrictJson(join(folder, 'config.json'))
+  if (!isOriginalConfig(json)) return undefined
+  const { encoderFolder, encoderName } = await readOriginalModel(folder, json)
+  if (encoderFolder !== undefined) return openCheckpoint(encoderFolder)
+  throw new Error(
+    `Cannot load the weights of ${folder}: found no vision encoder among them, expected a folder ${quote(encoderName)} with it inside the model's folder or beside it`,
+  )
+}
+
+/** How the layout that fits best names a model's tensors. */
+function renameByLayout({ folder, tensors }: Checkpoint, config: LlavaConfig): Rename {
+  const layout = detectLayout(tensors.keys())
   if (layout === undefined) {
-    const examples = [...checkpoint.tensors.keys()].slice(0, 3).map(quote).join(', ')
+    const examples = [...tensors.keys()].slice(0, 3).map(quote).join(', ')
     throw new Error(
-      `${action}: found ${checkpoint.tensors.size} tensors (${examples || 'none'}), expected names of layout ${layoutNames.join(', ')}`,
+      `Cannot load the weights of ${folder}: found ${tensors.size} tensors (${examples || 'none'}), expected names of layout ${layoutNames.join(', ')}`,
     )
   }
-  const places = new Map<string, Place>()
-  const unknown: string[] = []
-  for (const [foreign, { dtype }] of checkpoint.tensors) {
-    if (isIgnored(foreign)) continue
-    const ours = toCanonical(foreign, layout)
+  return (foreign) => {
+    const ours = isIgnored(foreign) ? undefined : toCanonical(foreign, layout)
+    if (ours === undefined) return isIgnored(foreign) ? 'ignored' : 'unknown'
     // A tied head may be stored as a copy of the embedding.
-    if (ours === 'languageModel.head.weight' && config.language.tiedHead) continue
-    if (ours === undefined) unknown.push(foreign)
-    else if (places.has(ours)) {
-      throw new Error(`${action}: ${quote(foreign)} and ${quote(places.get(ours)?.foreign ?? '')} both mean ${ours}`)
-    } else if (!isFloat(dtype)) {
-      throw new Error(`${action}: tensor ${quote(foreign)} is ${dtype}, expected F64, F32, F16 or BF16`)
-    } else places.set(ours, { checkpoint, foreign })
+    return ours === 'languageModel.head.weight' && config.language.tiedHead ? 'ignored' : { ours }
   }
-  return { places, unknown }
 }
 
-function entryOf({ checkpoint, foreign }: Place) {
-  const entry = checkpoint.tensors.get(foreign)
-  if (entry === undefined) throw new RangeError(`Cannot find tensor ${quote(foreign)} in ${checkpoint.folder}`)
-  return entry
-}
-
-function list(kind: string, names: readonly string[]): string {
-  if (names.length === 0) return ''
-  const rest = names.length > 8 ? `, … ${names.length - 8} more` : ''
-  return `${names.length} ${kind} (${names.slice(0, 8).join(', ')}${rest})`
+/** The vision encoder's tensors of a checkpoint that is only the encoder, or a whole CLIP. */
+function renameEncoder(foreign: string): ReturnType<Rename> {
+  const ours = isIgnored(foreign) ? undefined : toCanonical(encoderAlone(foreign), 'original')
+  return ours?.startsWith('visionEncoder.') ? { ours } : 'ignored'
 }

@@ -6,14 +6,16 @@ import { type Dtype, dtypeBytes, fromFloat32, type WeightDtype } from './dtype.t
 import { quote } from './json.ts'
 import { longestHeader } from './safetensors-header.ts'
 
-/** Float32 values, stored in the format asked for, or bytes that are stored as they are. */
+/** Float32 values, stored in the format asked for (given, or read when their turn comes), or bytes that are stored as they are. */
 export type TensorToWrite =
   | { shape: readonly number[]; data: Float32Array }
+  | { shape: readonly number[]; read: () => Promise<Float32Array> }
   | { shape: readonly number[]; data: Uint8Array; dtype: Dtype }
 
 export type SafetensorsOptions = {
   metadata?: Record<string, string>
-  dtype?: WeightDtype // for Float32Array data, default F32
+  dtype?: WeightDtype // for float32 values, default F32
+  signal?: AbortSignal | undefined
 }
 
 /**
@@ -23,7 +25,7 @@ export type SafetensorsOptions = {
 export async function writeSafetensors(
   path: string,
   tensors: Iterable<readonly [string, TensorToWrite]> | Record<string, TensorToWrite>,
-  { metadata = {}, dtype = 'F32' }: SafetensorsOptions = {},
+  { metadata = {}, dtype = 'F32', signal }: SafetensorsOptions = {},
 ): Promise<void> {
   const list = Symbol.iterator in tensors ? [...tensors] : Object.entries(tensors)
   const planned = list.map(([name, tensor]) => plan({ name, tensor, dtype }))
@@ -32,38 +34,55 @@ export async function writeSafetensors(
   const header = encodeHeader(planned, metadata)
   await writeFileAtomically(path, async (handle) => {
     await writeFully(handle, header)
-    for (const { tensor } of planned) {
-      await writeFully(handle, 'dtype' in tensor ? tensor.data : fromFloat32(dtype, tensor.data))
+    for (const { load } of planned) {
+      signal?.throwIfAborted()
+      await writeFully(handle, await load())
     }
   })
 }
 
-type PlannedTensor = { name: string; tensor: TensorToWrite; dtype: Dtype; bytes: number }
+type PlannedTensor = {
+  name: string
+  shape: readonly number[]
+  dtype: Dtype
+  size: number // bytes
+  load: () => Promise<Uint8Array>
+}
 
 function plan({ name, tensor, dtype }: { name: string; tensor: TensorToWrite; dtype: WeightDtype }): PlannedTensor {
   if (['__metadata__', '__proto__', 'constructor', 'prototype'].includes(name)) {
     throw new Error(`Cannot write a tensor named ${quote(name)}, expected a name that is not reserved`)
   }
+  const { shape } = tensor
   const stored = 'dtype' in tensor ? tensor.dtype : dtype
-  const given = 'dtype' in tensor ? tensor.data.byteLength / dtypeBytes[stored] : tensor.data.length
-  const elements = tensor.shape.reduce((product, size) => product * size, 1)
-  if (!tensor.shape.every((size) => Number.isSafeInteger(size) && size >= 0) || given !== elements) {
+  const elements = shape.reduce((product, size) => product * size, 1)
+  const expectElements = (given: number) => {
+    if (shape.every((size) => Number.isSafeInteger(size) && size >= 0) && given === elements) return
     throw new RangeError(
-      `Cannot write tensor ${quote(name)}: found ${given} elements of ${stored} for shape [${tensor.shape}], expected ${elements}`,
+      `Cannot write tensor ${quote(name)}: found ${given} elements of ${stored} for shape [${shape}], expected ${elements}`,
     )
   }
-  return { name, tensor, dtype: stored, bytes: elements * dtypeBytes[stored] }
+  expectElements(
+    'read' in tensor ? elements : 'dtype' in tensor ? tensor.data.byteLength / dtypeBytes[stored] : tensor.data.length,
+  )
+  const load = async () => {
+    if ('dtype' in tensor) return tensor.data
+    const data = 'read' in tensor ? await tensor.read() : tensor.data
+    expectElements(data.length)
+    return fromFloat32(dtype, data)
+  }
+  return { name, shape, dtype: stored, size: elements * dtypeBytes[stored], load }
 }
 
 function encodeHeader(planned: readonly PlannedTensor[], metadata: Record<string, string>): Uint8Array {
   const entries = new Map<string, unknown>()
   if (Object.keys(metadata).length > 0) entries.set('__metadata__', metadata)
   let offset = 0
-  for (const { name, tensor, dtype, bytes } of planned) {
+  for (const { name, shape, dtype, size } of planned) {
     if (entries.has(name))
       throw new Error(`Cannot write tensor ${quote(name)}: found it twice, expected one of each name`)
-    entries.set(name, { dtype, shape: tensor.shape, data_offsets: [offset, offset + bytes] })
-    offset += bytes
+    entries.set(name, { dtype, shape, data_offsets: [offset, offset + size] })
+    offset += size
   }
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)))
   const length = Math.ceil(json.byteLength / 8) * 8 // the data then starts at a multiple of 8
@@ -76,7 +95,8 @@ function encodeHeader(planned: readonly PlannedTensor[], metadata: Record<string
   return bytes
 }
 
-async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+/** Writes all bytes at the end of what was written before. */
+export async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
   const chunk = 64 * 1024 * 1024
   let written = 0
   while (written < bytes.byteLength) {

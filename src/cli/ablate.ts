@@ -6,6 +6,7 @@ import type { Command } from 'commander'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { evaluatePicturebook } from '../evaluation/picturebook.ts'
 import { Llava } from '../llava.ts'
+import { type Device, devices } from '../runtime/session.ts'
 import { type Ablations, readAblations, selectVariants } from '../training/ablation.ts'
 import { neededFolders, type PlannedRun, planRuns, recipeThatMakes } from '../training/ablation-plan.ts'
 import {
@@ -31,7 +32,7 @@ import {
 } from './ablation-results.ts'
 import { tableLines, tableMarkdown } from './ablation-table.ts'
 import type { CommandContext } from './context.ts'
-import { expectWritableFolder, kindOf, wholeNumber } from './options.ts'
+import { expectWritableFolder, kindOf, oneOf, wholeNumber } from './options.ts'
 import { paint, quoted, writeLine } from './terminal.ts'
 
 type AblateOptions = {
@@ -40,6 +41,7 @@ type AblateOptions = {
   seeds?: number[]
   scenes?: number
   threads?: number
+  device: Device
   quiet?: boolean
   json?: boolean
 }
@@ -56,6 +58,7 @@ export function addAblateCommand(program: Command, context: CommandContext): voi
     .option('--seeds <list>', 'such as 1,2,3 (default: as the file says)', seedList)
     .option('--scenes <n>', 'scenes to score with (default: as the file says)', wholeNumber('--scenes', { from: 1 }))
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--device <name>', `where training computes: ${devices.join(', ')}`, oneOf('--device', devices), 'cpu')
     .option('--quiet', 'print nothing')
     .option('--json', 'print every event and the results as lines of JSON')
     .addHelpText(
@@ -71,7 +74,7 @@ What is finished is not done again. Ctrl-C finishes the step, writes a checkpoin
 }
 
 async function ablate(file: string, options: AblateOptions, context: CommandContext): Promise<void> {
-  const { out, seeds, quiet = false, json = false, threads } = options
+  const { out, seeds, quiet = false, json = false, threads, device } = options
   const { stdout, stderr, watch } = context
   const ablations = await readAblations(file)
   const selected = selectVariants(ablations, options.only)
@@ -99,7 +102,7 @@ async function ablate(file: string, options: AblateOptions, context: CommandCont
       const place = { number: runs.indexOf(run) + 1, count: runs.length }
       const shown = quiet || json ? undefined : runProgress(run, { terminal: stderr, ...place, estimate })
       const event = json ? (more: object) => tell({ variant: run.variant.name, seed: run.seed, ...more }) : undefined
-      const result = await doRun(run, { settings: settingsOf(run), estimate, threads, context, shown, event })
+      const result = await doRun(run, { settings: settingsOf(run), estimate, device, threads, context, shown, event })
       if (result === undefined) break
       await writeResult(run, result)
       finished.push({ run, result })
@@ -128,6 +131,7 @@ async function ablate(file: string, options: AblateOptions, context: CommandCont
 type Doing = {
   readonly settings: Settings
   readonly estimate: Estimate
+  readonly device: Device
   readonly threads: number | undefined
   readonly context: CommandContext
   readonly shown: AblationProgress | undefined
@@ -136,11 +140,12 @@ type Doing = {
 
 /** Trains and scores one run; undefined when it was interrupted. */
 async function doRun(run: PlannedRun, doing: Doing): Promise<RunResult | undefined> {
-  const { estimate, threads, context, shown, event } = doing
+  const { estimate, device, threads, context, shown, event } = doing
   const { signal } = context.watch
   let before = 0
   try {
     const done = await trainRun(run, {
+      device,
       threads,
       signal,
       onStage: (stage) => shown?.stage(stage),
@@ -252,7 +257,7 @@ async function writeTable(
   await writeFileAtomically(join(out, 'table.md'), (handle) => writeFile(handle, tableMarkdown(summary, { source })))
 }
 
-function commandLine(file: string, { out, only, seeds, scenes, threads }: AblateOptions): string {
+function commandLine(file: string, { out, only, seeds, scenes, threads, device }: AblateOptions): string {
   return [
     'llava ablate',
     quoted(file),
@@ -261,6 +266,7 @@ function commandLine(file: string, { out, only, seeds, scenes, threads }: Ablate
     ...(seeds === undefined ? [] : ['--seeds', seeds.join(',')]),
     ...(scenes === undefined ? [] : ['--scenes', String(scenes)]),
     ...(threads === undefined ? [] : ['--threads', String(threads)]),
+    ...(device === 'cpu' ? [] : ['--device', device]),
   ].join(' ')
 }
 

@@ -2,7 +2,7 @@
 
 import type { Share } from '../evaluation/statistics.ts'
 import type { Scores, Summary, VariantSummary } from './ablation-results.ts'
-import { formatSeconds } from './terminal.ts'
+import { alignColumns, formatSeconds } from './terminal.ts'
 
 /** Aligned lines, the head first: the share of right answers with its interval, by group of skills, and what it took. */
 export function tableLines(summary: Summary): string[] {
@@ -26,13 +26,7 @@ export function tableLines(summary: Summary): string[] {
       ]),
     ]),
   ]
-  const width = (column: number) => Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  return rows.map((row) =>
-    row
-      .map((cell, column) => (column === 0 ? cell.padEnd(width(0)) : cell.padStart(width(column))))
-      .join('  ')
-      .trimEnd(),
-  )
+  return alignColumns(rows)
 }
 
 /** A document: the table with an interval in every cell, the same by skill, what each variant asks, and how it was measured. */

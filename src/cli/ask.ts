@@ -63,6 +63,7 @@ async function ask(words: readonly string[], options: AskOptions, context: Comma
         },
         finish_reason: finishReason,
         model: name,
+        precision: llava.precision.precision,
       }
       writeLine(stdout, JSON.stringify(result))
       return

@@ -68,7 +68,17 @@ async function evaluate(options: EvaluateOptions, context: CommandContext): Prom
       },
     }).finally(() => clearStatus(stderr))
     const seconds = (performance.now() - started) / 1000
-    if (options.json) writeLine(stdout, JSON.stringify({ benchmark: 'picturebook', model: name, seconds, ...report }))
+    if (options.json)
+      writeLine(
+        stdout,
+        JSON.stringify({
+          benchmark: 'picturebook',
+          model: name,
+          precision: llava.precision.precision,
+          seconds,
+          ...report,
+        }),
+      )
     else {
       const [head = '', ...rows] = reportTable(report)
       writeLine(stdout, `${name}, split ${report.split}, ${report.scenes} scenes, ${seconds.toFixed(0)} s`)

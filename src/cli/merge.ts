@@ -6,8 +6,9 @@ import type { WeightDtype } from '../checkpoint/dtype.ts'
 import { exportModel } from '../checkpoint/export.ts'
 import { loadConfig, loadWeights } from '../checkpoint/load.ts'
 import { mergeAdapter, readAdapter, unmergeAdapter } from '../checkpoint/lora.ts'
+import { findModel } from '../generation/find-model.ts'
 import type { CommandContext } from './context.ts'
-import { kindOf, oneOf } from './options.ts'
+import { oneOf } from './options.ts'
 import { formatCount, quoted, writeLine } from './terminal.ts'
 import { dtypes, expectExportable } from './train.ts'
 
@@ -46,17 +47,15 @@ export async function mergeFolders(
   { model, adapter: adapterFolder }: { model: string; adapter: string },
   { out, undo = false, dtype }: MergeOptions,
 ): Promise<{ layers: number; whole: number }> {
-  if ((await kindOf(model)) !== 'folder') {
-    throw new Error(`Cannot merge into ${model}: there is no such folder, expected a model folder`)
-  }
-  if (resolve(out) === resolve(model)) {
+  const folder = await findModel(model, 'merge into')
+  if (resolve(out) === resolve(folder)) {
     throw new Error(`Cannot use --out ${out}: it is the model itself, expected another folder`)
   }
   await expectExportable(out, '--out')
   const adapter = await readAdapter(adapterFolder)
-  const weights = await loadWeights(model, await loadConfig(model))
+  const weights = await loadWeights(folder, await loadConfig(folder))
   const changed = await (undo ? unmergeAdapter : mergeAdapter)(weights, adapter)
-  await exportModel(out, { from: model, weights: changed, dtype })
+  await exportModel(out, { from: folder, weights: changed, dtype })
   const whole = [...adapter.whole.values()].reduce((sum, { data }) => sum + data.length, 0)
   return { layers: adapter.layers.size, whole }
 }

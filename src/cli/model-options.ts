@@ -1,12 +1,13 @@
 /** Options that all commands with a model share, and the model they open. */
 
 import type { Command } from 'commander'
+import { type Precision, precisions } from '../generation/precision.ts'
 import { Llava } from '../llava.ts'
 import type { CommandContext } from './context.ts'
-import { decimalNumber, wholeNumber } from './options.ts'
-import { clearStatus, drawStatus, printable } from './terminal.ts'
+import { decimalNumber, oneOf, wholeNumber } from './options.ts'
+import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
 
-export type ModelOptions = { model?: string; threads?: number }
+export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto' }
 
 export type SamplingChoices = {
   maxTokens?: number
@@ -18,7 +19,15 @@ export type SamplingChoices = {
 
 export function addModelOptions(command: Command): Command {
   return command
-    .option('-m, --model <name|folder>', 'a built-in model or a Hugging Face folder (default: picturebook)')
+    .option(
+      '-m, --model <name|folder>',
+      'a built-in model, a Hugging Face folder or ORG/NAME that was pulled (default: picturebook)',
+    )
+    .option(
+      '--precision <name>',
+      `bits of the weights: ${[...precisions, 'auto'].join(', ')} (default: auto, by model size and free memory)`,
+      oneOf('--precision', [...precisions, 'auto'] as const),
+    )
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
 }
 
@@ -48,7 +57,7 @@ export function samplingOf({ maxTokens, temperature, topP, topK, seed }: Samplin
 
 /** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
 export async function withModel<T>(
-  { model, threads }: ModelOptions,
+  { model, threads, precision }: ModelOptions,
   { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
   use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
 ): Promise<T> {
@@ -56,9 +65,19 @@ export async function withModel<T>(
   const started = performance.now()
   drawStatus(stderr, `opening ${printable(name)} …`)
   const llava = await Llava.load(model, {
-    ...(threads !== undefined && { threads }),
+    threads,
+    precision,
     signal: watch.signal,
+    onConversion: ({ done, all }) => {
+      const seconds = (performance.now() - started) / 1000
+      const left = formatSeconds((seconds * (all - done)) / done)
+      drawStatus(stderr, `${progressBar(done / all, { width: 24 })} converting the weights, once, ${left} left`)
+    },
   }).finally(() => clearStatus(stderr))
+  // The exact numbers of a small model need no word.
+  if (precision !== undefined || llava.precision.precision !== 'f32') {
+    writeLine(stderr, paint(stderr, 'dim', `precision ${llava.precision.precision}: ${llava.precision.reason}`))
+  }
   try {
     return await use(llava, { name, loadMs: performance.now() - started })
   } finally {

@@ -3,14 +3,18 @@
 import { Command, CommanderError } from 'commander'
 import { addAblateCommand } from './ablate.ts'
 import { addAskCommand } from './ask.ts'
+import { addCacheCommand } from './cache.ts'
 import { addChatCommand } from './chat.ts'
 import type { CommandContext } from './context.ts'
 import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
+import { addExportCommand } from './export.ts'
+import { addInfoCommand } from './info.ts'
 import { watchInterruptions } from './interruption.ts'
 import { addMergeCommand } from './merge.ts'
 import { packageVersion } from './package-files.ts'
 import { addPicturebookCommand } from './picturebook.ts'
+import { addPullCommand } from './pull.ts'
 import { addReportCommand } from './report.ts'
 import { addStartCommand } from './start.ts'
 import { openTerminal } from './terminal.ts'
@@ -60,12 +64,15 @@ Examples:
   $ llava                                          a first look
   $ llava ask photo.jpg 'What is in the picture?'
   $ llava chat photo.jpg
-  $ llava train recipes/picturebook/1a-encoder.yaml
+  $ llava train recipes/picturebook/1-encoder.yaml
   $ llava ask --help                               all about one command`,
     )
   addStartCommand(program, context)
   addAskCommand(program, context)
   addChatCommand(program, context)
+  addPullCommand(program, context)
+  addInfoCommand(program, context)
+  addExportCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)
   addReportCommand(program, context)
@@ -73,5 +80,6 @@ Examples:
   addAblateCommand(program, context)
   addPicturebookCommand(program, context)
   addTraceCommand(program, context)
+  addCacheCommand(program, context)
   return program
 }

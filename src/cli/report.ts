@@ -26,7 +26,7 @@ export function addReportCommand(program: Command, context: CommandContext): voi
       'after',
       `
 Example:
-  $ llava report runs/picturebook-encoder-a
+  $ llava report runs/picturebook-encoder
 
 The page needs no network: it can be sent, kept, or opened on a phone.`,
     )

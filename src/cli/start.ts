@@ -71,7 +71,7 @@ function nextSteps(): string[] {
   return [
     `npx llava ask ${quoted(packageFile(anotherPicture))} 'What is in the picture?'`,
     `npx llava chat ${quoted(packageFile(picture))}`,
-    `npx llava train ${quoted(packageFile('recipes/picturebook/1a-encoder.yaml'))}`,
+    `npx llava train ${quoted(packageFile('recipes/picturebook/1-encoder.yaml'))}`,
     'npx llava --help',
   ]
 }

@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import {
+  alignColumns,
   clearStatus,
   drawStatus,
+  formatBytes,
   formatCount,
   formatSeconds,
   openTerminal,
@@ -9,6 +11,7 @@ import {
   printable,
   progressBar,
   quoted,
+  workBar,
   writeLine,
 } from './terminal.ts'
 
@@ -84,6 +87,40 @@ describe('figures for people', () => {
     [999_960, '1.0 M'],
     [7e9, '7.0 G'],
   ])('%d is %s', (count, text) => expect(formatCount(count)).toBe(text))
+
+  test.each([
+    [812, '812 B'],
+    [12_345, '12.3 kB'],
+    [13_518_798_848, '13.5 GB'],
+  ])('%d bytes are %s', (bytes, text) => expect(formatBytes(bytes)).toBe(text))
+
+  test('columns are as wide as their widest cell', () => {
+    expect(
+      alignColumns([
+        ['', 'a'],
+        ['name', '12'],
+        ['b', ''],
+      ]),
+    ).toEqual(['       a', 'name  12', 'b'])
+  })
+
+  test('a work bar shows rate and time left, at most ten times a second, and goes away', () => {
+    const { terminal, text } = capture({ columns: 100 })
+    let now = 0
+    const bar = workBar(terminal, { label: 'x', format: formatBytes, now: () => now })
+    bar.show(1000, 9000)
+    now = 50
+    bar.show(1500, 9000)
+    now = 2000
+    bar.show(5000, 9000, 'file')
+    bar.end()
+    const drawn = text().split('\r\u001b[2K').slice(1)
+    expect(drawn).toEqual([
+      `x ${'█'.repeat(2)}${'░'.repeat(18)} 1.0 kB of 9.0 kB · 0 B/s`,
+      `x ${'█'.repeat(11)}${'░'.repeat(9)} 5.0 kB of 9.0 kB · 2.0 kB/s · 2.0 s left · file`,
+      '',
+    ])
+  })
 
   test('a bar never leaves its width', () => {
     expect(progressBar(0.5, { width: 4 })).toBe('██░░')

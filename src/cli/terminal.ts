@@ -85,3 +85,44 @@ export function formatCount(count: number): string {
   if (count < 999_950) return `${(count / 1000).toFixed(1)} k`
   return count < 999_950_000 ? `${(count / 1e6).toFixed(1)} M` : `${(count / 1e9).toFixed(1)} G`
 }
+
+/** A size for people, in powers of 1000: `812 B`, `12.3 kB`, `4.5 MB`, `13.5 GB`. */
+export function formatBytes(bytes: number): string {
+  return bytes < 1000 ? `${bytes} B` : `${formatCount(bytes)}B`
+}
+
+/** Rows as aligned columns: the first to the left, the others to the right. */
+export function alignColumns(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)))
+  return rows.map((row) =>
+    row
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+/** A bar with a rate and what is left, for work whose size is known. Drawn at most ten times a second, and only where lines can be redrawn. */
+export function workBar(
+  terminal: Terminal,
+  {
+    label,
+    format,
+    now = () => performance.now(),
+  }: { label: string; format: (amount: number) => string; now?: () => number },
+): { show: (done: number, total: number, detail?: string) => void; end: () => void } {
+  const begun = now()
+  let [first, drawn] = [Number.NaN, Number.NEGATIVE_INFINITY]
+  return {
+    show(done, total, detail = '') {
+      if (Number.isNaN(first)) first = done
+      if (now() - drawn < 100 && done < total) return
+      drawn = now()
+      const rate = (done - first) / Math.max(0.001, (now() - begun) / 1000)
+      const left = rate > 0 ? ` · ${formatSeconds((total - done) / rate)} left` : ''
+      const figures = `${format(done)} of ${format(total)} · ${format(Math.round(rate))}/s${left}${detail && ` · ${detail}`}`
+      drawStatus(terminal, `${label} ${progressBar(total === 0 ? 1 : done / total, { width: 20 })} ${figures}`)
+    },
+    end: () => clearStatus(terminal),
+  }
+}

@@ -4,7 +4,10 @@ import { join } from 'node:path'
 import type { Command } from 'commander'
 import type { WeightDtype } from '../checkpoint/dtype.ts'
 import { companionFiles, exportModel } from '../checkpoint/export.ts'
+import { isHubName } from '../checkpoint/hub-cache.ts'
 import type { Weights } from '../checkpoint/load.ts'
+import { findModel } from '../generation/find-model.ts'
+import { type Device, devices } from '../runtime/session.ts'
 import { readRecipe } from '../training/recipe.ts'
 import { train as runRecipe } from '../training/run.ts'
 import { stages } from '../training/stages.ts'
@@ -17,6 +20,7 @@ type TrainOptions = {
   out?: string
   resume?: boolean
   threads?: number
+  device: Device
   export?: string
   dtype: WeightDtype
   quiet?: boolean
@@ -33,6 +37,7 @@ export function addTrainCommand(program: Command, context: CommandContext): void
     .option('--out <folder>', 'where log and checkpoints go (default: runs/<name of the recipe>)')
     .option('--resume', 'go on from the newest checkpoint in that folder')
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--device <name>', `where the model computes: ${devices.join(', ')}`, oneOf('--device', devices), 'cpu')
     .option(
       '--export <folder>',
       'where the trained model goes at the end (default: <out>/model, for stages with a projector)',
@@ -44,10 +49,11 @@ export function addTrainCommand(program: Command, context: CommandContext): void
       'after',
       `
 Examples:
-  $ llava train recipes/picturebook/1a-encoder.yaml
-  $ llava train recipes/picturebook/1a-encoder.yaml --resume
+  $ llava train recipes/picturebook/1-encoder.yaml
+  $ llava train recipes/picturebook/1-encoder.yaml --resume
   $ llava train recipes/picturebook/4-instruction-tuning.yaml --export my-model --dtype F16
   $ llava train recipes/lora/picturebook.yaml
+  $ llava train recipes/picturebook/1-encoder.yaml --device webgpu
 
 Ctrl-C finishes the step, writes a checkpoint and says how to go on.`,
     )
@@ -55,7 +61,8 @@ Ctrl-C finishes the step, writes a checkpoint and says how to go on.`,
 }
 
 async function train(path: string, options: TrainOptions, { stdout, stderr, watch }: CommandContext): Promise<void> {
-  const recipe = await readRecipe(path)
+  const read = await readRecipe(path)
+  const recipe = isHubName(read.model.replace(/@.*/, '')) ? { ...read, model: await findModel(read.model) } : read
   const folder = options.out ?? join('runs', recipe.name)
   await expectWritableFolder('--out', folder)
   const exportTo =
@@ -64,14 +71,15 @@ async function train(path: string, options: TrainOptions, { stdout, stderr, watc
 
   const progress = trainingProgress(recipe, { terminal: stdout, folder })
   const tell = (event: Readonly<{ type: string }>) => writeLine(stdout, JSON.stringify(event))
-  const { resume = false, threads, quiet = false, json = false } = options
+  const { resume = false, threads, device, quiet = false, json = false } = options
   let step = 0
   let weights: Weights
   try {
     weights = await runRecipe(recipe, {
       folder,
       resume,
-      ...(threads !== undefined && { threads }),
+      device,
+      threads,
       signal: watch.signal,
       onEvent: (event) => {
         if ('step' in event) step = event.step

@@ -123,14 +123,30 @@ function buildEncoders(file: TokenizerFile): { encodeFresh: Encode; encodeContin
   const model = { ...file.model, unk_token: file.model.unk_token ?? '' }
   // The config only steers cleaning of decoded text and old BERT options in the library: neither is wanted here.
   const fresh = new LibraryTokenizer({ ...file, model }, {})
-  const encodeFresh: Encode = (text) => fresh.encode(text, { add_special_tokens: false }).ids
+  const encodeFresh = remembering((text) => fresh.encode(text, { add_special_tokens: false }).ids)
   if (!hasDummyPrefix(file)) return { encodeFresh, encodeContinuing: encodeFresh }
   const empty = { ...file, model: { ...file.model, vocab: {}, merges: [] } }
   const continuing = new LibraryTokenizer(withoutDummyPrefix(empty), {})
   continuing.model = fresh.model
   return {
     encodeFresh,
-    encodeContinuing: (text) => continuing.encode(text, { add_special_tokens: false }).ids,
+    encodeContinuing: remembering((text) => continuing.encode(text, { add_special_tokens: false }).ids),
+  }
+}
+
+/** What is remembered of encoded texts: templates, questions and answers come back by the thousand in training. */
+const mostRemembered = 20_000
+const longestRemembered = 200
+
+function remembering(encode: Encode): Encode {
+  const known = new Map<string, ReturnType<Encode>>()
+  return (text) => {
+    const before = known.get(text)
+    if (before !== undefined) return before
+    const ids = encode(text)
+    if (known.size >= mostRemembered) known.clear()
+    if (text.length <= longestRemembered) known.set(text, ids)
+    return ids
   }
 }
 

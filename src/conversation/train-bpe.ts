@@ -15,7 +15,7 @@ type Word = { pieces: number[]; readonly count: number }
 type Pair = { count: number; readonly words: Set<Word> }
 
 /** Words and signs: contractions, letters, one digit, other signs, white space; a space goes to what follows it. */
-const WORD_PATTERN = "'(?:s|t|re|ve|m|ll|d)| ?\\p{L}+| ?\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+export const WORD_PATTERN = "'(?:s|t|re|ve|m|ll|d)| ?\\p{L}+| ?\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 const LARGEST_VOCABULARY = 2 ** 20 // keeps two ids in one exact number
 

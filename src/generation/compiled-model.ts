@@ -6,9 +6,12 @@
  *     prefill   a prompt with its visual tokens → logits      once per turn
  *     step      one more token per row → logits               once per token
  *
- * `prefill` and `step` read and extend the same KV cache in place. Only the last position's logits are ever computed.
+ * `prefill` and `step` are one graph, compiled twice only where a precision gives them weights of different forms (precision.ts). They read and
+ * extend the same KV cache in place. Only the last position's logits are ever computed.
  */
 
+import { basename, dirname } from 'node:path'
+import { availableMemory } from 'node:process'
 import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type Context, languageModel, logits } from '../model/language-model.ts'
@@ -20,12 +23,16 @@ import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/r
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Dim, gatherRows, input, rows, type Tensor, writeOnnx } from '../tensor/index.ts'
 import { joined } from './joined.ts'
-import type { CacheMemory } from './kv-cache.ts'
+import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
+import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
+import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
+import { weightsIn } from './weight-forms.ts'
 
 export type CompiledModel = {
   readonly config: LlavaConfig
-  readonly weights: ReadonlyMap<string, ResidentTensor<'float32'>>
+  readonly weights: SuppliedWeights
+  readonly precision: Precision
   readonly sessions: {
     readonly encode: Session
     readonly arrange: Session | undefined
@@ -33,6 +40,11 @@ export type CompiledModel = {
     readonly step: Session
   }
   readonly threads: number | undefined
+  /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
+  readonly context: number
+  /** Bytes set aside for the KV cache, and how its numbers are kept. */
+  readonly contextMemory: number
+  readonly cacheType: CacheType
   /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
@@ -40,31 +52,52 @@ export type CompiledModel = {
 export type RunLimits = { signal?: AbortSignal | undefined }
 
 /**
- * Compiles a model. The weights are used where they are, not copied: leave them unchanged.
+ * Compiles a model. Float32 weights are used where they are, not copied: leave them unchanged. In another precision they are converted first.
  *
  * @throws RangeError when `threads` is not 1 or more or the head size is not one that cached attention knows, Error when a weight is missing, `signal.reason` when the signal fires
  */
 export async function compileModel(
   { config, weights }: { config: LlavaConfig; weights: Weights },
-  { threads, signal }: RunLimits & { threads?: number | undefined } = {},
+  options: CompileOptions & { precision?: Precision } = {},
 ): Promise<CompiledModel> {
-  const { headSize } = config.language
-  if (headSize % 16 !== 0) {
-    throw new RangeError(
-      `Cannot compile the model: its attention heads have size ${headSize}, expected a multiple of 16`,
-    )
-  }
+  const { precision = 'f32', signal } = options
+  expectHeadSize(config)
   signal?.throwIfAborted()
-  const resident = new Map(
-    [...weights].map(([name, { shape, data }]) => [name, residentTensor('float32', shape, { data })]),
-  )
-  const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) =>
-    compileGraph(outputs, { name, weights: resident, threads })
+  const supplied: SuppliedWeights =
+    precision === 'f32'
+      ? new Map([...weights].map(([name, { shape, data }]) => [name, residentTensor('float32', shape, { data })]))
+      : await convertInMemory(config, readerOf(weights), { precision, signal })
+  return compileSupplied({ config, weights: supplied, precision }, options)
+}
+
+export type CompileOptions = RunLimits & {
+  threads?: number | undefined
+  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  contextMemory?: number | undefined
+  /** How the KV cache keeps its numbers; when left out, in float16 where float32 would not leave room for the whole context of the model. */
+  cacheType?: CacheType | undefined
+}
+
+/** Compiles a model whose weights are already in the forms that the precision asks for. Errors: those of `compileModel`. */
+export async function compileSupplied(
+  { config, weights, precision }: { config: LlavaConfig; weights: SuppliedWeights; precision: Precision },
+  options: CompileOptions = {},
+): Promise<CompiledModel> {
+  const { threads, signal, contextMemory = availableMemory() / 2 } = options
+  expectHeadSize(config)
+  signal?.throwIfAborted()
+  const wholeFits =
+    longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context
+  const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
+  const parts = { config, weights, precision, threads, contextMemory, cacheType }
+  const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) => compileGraph(outputs, { ...parts, name })
+  const prompt = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
   const compiled = await Promise.allSettled([
-    compile(encodeGraph(config), 'encode'),
-    compile(prefillGraph(config), 'prefill'),
-    compile(stepGraph(config), 'step'),
-    config.tiles && compile(arrangeGraph(config), 'arrange'),
+    compile(encodeGraph(config, weightSource(parts, 'encoder')), 'encode'),
+    prompt,
+    // The graph is the same; compiled once, its weights are packed once.
+    hasOneForm(precision) ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step'),
+    config.tiles && compile(arrangeGraph(config, weightSource(parts, 'encoder')), 'arrange'),
   ])
   const failed = compiled.find((result) => result.status === 'rejected')
   const [encode, prefill, step, arrange] = compiled.map((result) =>
@@ -72,34 +105,64 @@ export async function compileModel(
   )
   if (encode === undefined || prefill === undefined || step === undefined || failed !== undefined || signal?.aborted) {
     for (const session of [encode, prefill, step, arrange]) if (session !== undefined) await disposeSession(session)
-    for (const tensor of resident.values()) disposeTensor(tensor)
+    disposeWeights(weights)
     signal?.throwIfAborted()
     throw failed?.reason
   }
-  return { config, weights: resident, sessions: { encode, arrange, prefill, step }, threads, recentPictures: new Map() }
+  const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
+  return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
+}
+
+/** The weights as the graph of a role gets them. */
+export function weightSource({ precision }: { precision: Precision }, role: Role): WeightSource {
+  return weightsIn((weight) => formOf(weight, { precision, role }))
 }
 
 /** Compiles one more graph over weights that are already there. */
 export async function compileGraph(
   outputs: Readonly<Record<string, Tensor>>,
-  { name, weights, threads }: { name: string; weights: CompiledModel['weights']; threads: number | undefined },
+  { name, weights, threads }: { name: string; weights: SuppliedWeights; threads: number | undefined },
 ): Promise<Session> {
-  const graph = writeOnnx(outputs, { parameters: 'initializers', name })
-  const initializers = graph.parameters.map((parameter) => {
-    const tensor = weights.get(parameter.name)
-    if (tensor === undefined) throw new Error(`Cannot compile graph ${name}: weight ${parameter.name} is missing`)
-    return [parameter.name, tensor] as const
+  const [folder] = [...weights.values()].flatMap((weight) => ('path' in weight ? [dirname(weight.path)] : []))
+  const graph = writeOnnx(outputs, {
+    parameters: 'initializers',
+    name,
+    files(parameter) {
+      const part = weights.get(parameter)
+      if (part === undefined || !('path' in part)) return undefined
+      return { location: basename(part.path), offset: part.offset, length: part.bytes }
+    },
   })
+  const initializers: Record<string, ResidentTensor> = {}
+  for (const parameter of graph.parameters) {
+    const weight = weights.get(parameter.name)
+    if (weight === undefined) throw new Error(`Cannot compile graph ${name}: weight ${parameter.name} is missing`)
+    if (!('path' in weight)) initializers[parameter.name] = weight
+  }
   return createSession(graph.model, {
-    initializers: Object.fromEntries(initializers),
+    initializers,
+    externalFolder: folder,
+    keepConstants: graph.parameters.some(({ dtype }) => dtype === 'float16'),
     ...(threads !== undefined && { threads }),
   })
+}
+
+function expectHeadSize({ language: { headSize } }: LlavaConfig): void {
+  if (headSize % 16 !== 0) {
+    throw new RangeError(
+      `Cannot compile the model: its attention heads have size ${headSize}, expected a multiple of 16`,
+    )
+  }
+}
+
+function disposeWeights(weights: SuppliedWeights): void {
+  for (const weight of weights.values()) if (!('path' in weight)) disposeTensor(weight)
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
 export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
   await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
-  for (const tensor of weights.values()) disposeTensor(tensor)
+  disposeWeights(weights)
 }
 
 /** A picture's visual tokens [M, D] and where they stand. */
@@ -132,13 +195,16 @@ export async function prefill(
 
 /** One more token per row: `ids` [B] follow `past` [B] tokens in the cache → logits [B, V], row after row. */
 export async function step(
-  { sessions }: CompiledModel,
+  { config, sessions }: CompiledModel,
   { ids, past, cache }: { ids: readonly number[]; past: readonly number[]; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
   return runLanguageModel(sessions.step, {
     inputs: {
       ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
+      visualTokens: residentTensor('float32', [0, config.language.width]),
+      places: residentTensor('int64', [0]),
+      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
       ...reach(past.map((length) => length + 1)),
     },
     cache,
@@ -194,42 +260,38 @@ export function take(outputs: Readonly<Record<string, ResidentTensor>>, name: st
   return tensor.data
 }
 
-function encodeGraph(config: LlavaConfig): Record<string, Tensor> {
-  const { imageSide: S } = config.vision
-  const features = patchFeatures(config, parameters, input('pixels', 'float32', ['I', 3, S, S])) // [I, P, C]
-  return { patchFeatures: features, visualTokens: project(config, parameters, features) } // [I, P, D]
+/** The computations of a model, by name, as outputs of symbolic graphs in float32. */
+export function modelGraphs(config: LlavaConfig): Readonly<Record<string, Readonly<Record<string, Tensor>>>> {
+  return {
+    encode: encodeGraph(config, parameters),
+    ...(config.tiles && { arrange: arrangeGraph(config, parameters) }),
+    language: languageGraph(config, parameters, 'float32'),
+  }
 }
 
-function arrangeGraph(config: LlavaConfig): Record<string, Tensor> {
+function encodeGraph(config: LlavaConfig, weights: WeightSource): Record<string, Tensor> {
+  const { imageSide: S } = config.vision
+  const features = patchFeatures(config, weights, input('pixels', 'float32', ['I', 3, S, S])) // [I, P, C]
+  return { patchFeatures: features, visualTokens: project(config, weights, features) } // [I, P, D]
+}
+
+function arrangeGraph(config: LlavaConfig, weights: WeightSource): Record<string, Tensor> {
   const tokens = input('tokens', 'float32', ['J', config.visualTokens, config.language.width])
   const sources = input('sources', 'int64', ['K', 'M'])
   const shares = input('shares', 'float32', ['K', 'M', 1])
-  return { visualTokens: arrange(config, parameters, { tokens, sources, shares }) } // [M, D]
+  return { visualTokens: arrange(config, weights, { tokens, sources, shares }) } // [M, D]
 }
 
-function prefillGraph(config: LlavaConfig): Record<string, Tensor> {
+/** Token ids [B, L] and visual tokens → logits [B, V] of the last position of each row, and the longer cache. For one token more, L is 1. */
+function languageGraph(config: LlavaConfig, weights: WeightSource, cacheType: CacheType): Record<string, Tensor> {
   const ids = input('ids', 'int64', ['B', 'L'])
   const tokens = input('visualTokens', 'float32', ['M', config.language.width])
   const places = input('places', 'int64', ['M'])
   const lastRows = input('lastRows', 'int64', ['B'])
-  const embeddings = mergedSequence(config, parameters, { ids, pictures: { tokens, places } }) // [B, L, D]
-  return languageGraph(config, parameters, { embeddings, last: (hidden) => gatherRows(rows(hidden), lastRows) })
-}
-
-function stepGraph(config: LlavaConfig): Record<string, Tensor> {
-  const embeddings = mergedSequence(config, parameters, { ids: input('ids', 'int64', ['B', 1]) }) // [B, 1, D]
-  return languageGraph(config, parameters, { embeddings, last: rows })
-}
-
-/** Logits [B, V] of the rows that `last` takes from the hidden states [B, L, D], and the longer cache. */
-function languageGraph(
-  config: LlavaConfig,
-  weights: WeightSource,
-  { embeddings, last }: { embeddings: Tensor; last: (hidden: Tensor) => Tensor },
-): Record<string, Tensor> {
+  const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
   const { depth, keyValueHeads, headSize } = config.language
   const part = (kind: 'key' | 'value', block: number) =>
-    input(cacheName(kind, block), 'float32', ['B', keyValueHeads, 'capacity' satisfies Dim, headSize])
+    input(cacheName(kind, block), cacheType, ['B', keyValueHeads, 'capacity' satisfies Dim, headSize])
   const context: Context = {
     kind: 'cached',
     caches: Array.from({ length: depth }, (_, block) => ({ key: part('key', block), value: part('value', block) })),
@@ -241,7 +303,7 @@ function languageGraph(
     [`next:${cacheName('key', block)}`, key] as const,
     [`next:${cacheName('value', block)}`, value] as const,
   ])
-  return { logits: logits(config.language, weights, last(hidden)), ...Object.fromEntries(next) }
+  return { logits: logits(config.language, weights, gatherRows(rows(hidden), lastRows)), ...Object.fromEntries(next) }
 }
 
 function cacheName(kind: 'key' | 'value', block: number): string {

@@ -7,7 +7,15 @@
 
 import { type CompiledModel, type EncodedPicture, prefill, type RunLimits, step } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
-import { allocateCache, type CacheMemory, capacityFor, disposeCache, growCache } from './kv-cache.ts'
+import {
+  allocateCache,
+  type CacheMemory,
+  cacheBytesPerToken,
+  capacityFor,
+  disposeCache,
+  growCache,
+} from './kv-cache.ts'
+import { gigabytes } from './precision.ts'
 import { commonPrefix, countVisualTokens, type Prompt, type PromptPicture } from './prompt.ts'
 
 export type GenerationContext = {
@@ -15,6 +23,16 @@ export type GenerationContext = {
   read: { readonly ids: number[]; readonly pictures: readonly PromptPicture[] } // what the cache holds
   cache: CacheMemory | undefined
   state: 'open' | 'busy' | 'closed'
+  /** Where the context shares a cache with others (batch.ts). */
+  readonly row?: SharedRow
+}
+
+export type SharedRow = {
+  /** Runs `work` with the row's memory, made large enough for `tokens`, while nobody else uses the cache. */
+  use<T>(tokens: number, work: (cache: CacheMemory) => Promise<T>): Promise<T>
+  /** Reads one token together with those of other rows: the logits [V] of the next. */
+  step(token: number, past: number, limits: RunLimits): Promise<Float32Array>
+  release(): void
 }
 
 export type Reading = {
@@ -33,6 +51,7 @@ export function openContext(model: CompiledModel): GenerationContext {
 export function closeContext(context: GenerationContext): void {
   if (context.state === 'busy') throw new Error('Cannot close the context: it is generating, end that first')
   if (context.cache !== undefined) disposeCache(context.cache)
+  if (context.state !== 'closed') context.row?.release()
   Object.assign(context, { cache: undefined, read: { ids: [], pictures: [] }, state: 'closed' })
 }
 
@@ -58,9 +77,11 @@ export async function readPrompt(
     pictures.push({ start: picture.start - reused, length: picture.length, visualTokens })
   }
   const encoded = performance.now()
-  const cache = roomFor(context, { tokens: prompt.ids.length, kept: reused })
   rewind(context, reused)
-  const logits = await prefill(model, { ids: prompt.ids.subarray(reused), pictures, cache, past: reused }, { signal })
+  const room = { tokens: prompt.ids.length, kept: reused }
+  const ids = prompt.ids.subarray(reused)
+  const read = (cache: CacheMemory) => prefill(model, { ids, pictures, cache, past: reused }, { signal })
+  const logits = await (context.row?.use(room.tokens, read) ?? read(roomFor(context, room)))
   context.read = { ids: [...prompt.ids], pictures: prompt.pictures }
   return { logits, reused, imageMs: encoded - started, promptMs: performance.now() - encoded }
 }
@@ -72,8 +93,11 @@ export async function readToken(
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
   const past = context.read.ids.length
-  const cache = roomFor(context, { tokens: past + 1, kept: past })
-  const logits = await step(context.model, { ids: [token], past: [past], cache }, { signal })
+  const alone = () => {
+    const cache = roomFor(context, { tokens: past + 1, kept: past })
+    return step(context.model, { ids: [token], past: [past], cache }, { signal })
+  }
+  const logits = await (context.row?.step(token, past, { signal }) ?? alone())
   context.read.ids.push(token)
   return logits
 }
@@ -85,24 +109,29 @@ export function rewind(context: GenerationContext, length: number): void {
 }
 
 /** @throws RangeError naming the length of the prompt and the context */
-export function expectFits({ ids, pictures }: Prompt, { config }: CompiledModel): void {
-  const { context } = config.language
+export function expectFits({ ids, pictures }: Prompt, { config, context, cacheType }: CompiledModel): void {
   if (ids.length === 0) throw new RangeError('Cannot generate: the prompt is empty, expected at least one token')
   if (ids.length < context) return
   const visual = countVisualTokens(pictures)
   const described = visual === 0 ? '' : ` (${visual} of them visual tokens)`
-  throw new RangeError(
-    `Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than the context of ${context}`,
-  )
+  const perToken = cacheBytesPerToken(config.language, cacheType)
+  const limit =
+    context === config.language.context
+      ? `the context of ${context}`
+      : `${context}: each takes ${gigabytes(perToken)} in the KV cache, for which ${gigabytes(perToken * context)} are set aside`
+  throw new RangeError(`Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than ${limit}`)
 }
 
 function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number; kept: number }): CacheMemory {
-  const { language } = context.model.config
+  const { cacheType: type, config } = context.model
+  const { language } = config
   const { cache } = context
   if (cache !== undefined && cache.capacity >= tokens) return cache
-  const capacity = capacityFor(tokens, language)
+  const capacity = capacityFor(tokens, context.model)
   context.cache =
-    cache === undefined ? allocateCache(language, { capacity }) : growCache(language, { cache, capacity, length: kept })
+    cache === undefined
+      ? allocateCache(language, { capacity, type })
+      : growCache(language, { cache, capacity, length: kept })
   return context.cache
 }
 

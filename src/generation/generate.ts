@@ -73,7 +73,7 @@ export async function* generate(
   expectFits(prompt, model)
   const { tokenizer, stopTokens, signal, logprobs, seed = Math.floor(Math.random() * 2 ** 32) } = options
   const { config } = model
-  const room = config.language.context - prompt.ids.length
+  const room = model.context - prompt.ids.length
   const maxTokens = Math.min(options.maxTokens ?? room, room)
   const stream = createTextStream(tokenizer, { leadingSpace: 'trim' })
   const filter = createStopFilter(options.stop ?? [])

@@ -1,6 +1,7 @@
 /** The memory of a KV cache: keys and values of every token that the language model has read, block by block, changed in place. */
 
 import type { LanguageModelConfig } from '../model/config.ts'
+import { elementFormat } from '../runtime/element-type.ts'
 import { disposeTensor, type ResidentTensor, residentTensor, view } from '../runtime/resident-tensor.ts'
 
 export type CacheMemory = {
@@ -10,9 +11,14 @@ export type CacheMemory = {
 }
 
 type CacheBlock = {
-  readonly key: ResidentTensor<'float32'> // [B, Nkv, capacity, H]
-  readonly value: ResidentTensor<'float32'> // [B, Nkv, capacity, H]
+  readonly key: CacheTensor // [B, Nkv, capacity, H]
+  readonly value: CacheTensor // [B, Nkv, capacity, H]
 }
+
+type CacheTensor = ResidentTensor<CacheType>
+
+/** float16 takes half of the memory, and reading a prompt then takes longer. */
+export type CacheType = 'float32' | 'float16'
 
 /** Below this, growing would cost more than the memory is worth. */
 const smallestCapacity = 256
@@ -25,12 +31,25 @@ export function capacityFor(tokens: number, { context }: Pick<LanguageModelConfi
   return Math.min(context, Math.max(smallestCapacity, 2 ** Math.ceil(Math.log2(Math.max(1, tokens)))))
 }
 
+/** Bytes that one token takes in the cache. */
+export function cacheBytesPerToken({ depth, keyValueHeads, headSize }: LanguageModelConfig, type: CacheType): number {
+  return 2 * depth * keyValueHeads * headSize * elementFormat(type).bytes
+}
+
+/** The longest context that the model allows and `memory`, in bytes, can hold. */
+export function longestContext(
+  config: LanguageModelConfig,
+  { memory, type }: { memory: number; type: CacheType },
+): number {
+  return Math.min(config.context, Math.floor(memory / cacheBytesPerToken(config, type)))
+}
+
 /** New memory, filled with zeros. */
 export function allocateCache(
   { depth, keyValueHeads, headSize }: LanguageModelConfig,
-  { capacity, batch = 1 }: { capacity: number; batch?: number },
+  { capacity, batch = 1, type = 'float32' }: { capacity: number; batch?: number; type?: CacheType },
 ): CacheMemory {
-  const part = () => residentTensor('float32', [batch, keyValueHeads, capacity, headSize])
+  const part = () => residentTensor(type, [batch, keyValueHeads, capacity, headSize])
   return { batch, capacity, blocks: Array.from({ length: depth }, () => ({ key: part(), value: part() })) }
 }
 
@@ -42,7 +61,8 @@ export function growCache(
   if (capacity < cache.capacity) {
     throw new RangeError(`Cannot grow a cache of ${cache.capacity} positions to ${capacity}: expected more`)
   }
-  const grown = allocateCache(config, { capacity, batch: cache.batch })
+  const type = cache.blocks[0]?.key.dtype ?? 'float32'
+  const grown = allocateCache(config, { capacity, batch: cache.batch, type })
   const size = config.headSize
   const rows = cache.batch * config.keyValueHeads
   for (const [index, block] of grown.blocks.entries()) {
@@ -58,14 +78,14 @@ export function growCache(
   return grown
 }
 
-/** One row of a batched cache as a cache of its own over the same memory: a new prompt is read into it while others go on. */
-export function cacheRow({ capacity, blocks }: CacheMemory, row: number): CacheMemory {
-  const part = (tensor: ResidentTensor<'float32'>) => {
+/** One row of a batched cache, or several that follow it, as a cache over the same memory: a new prompt is read into it while others wait. */
+export function cacheRow({ capacity, blocks }: CacheMemory, row: number, count = 1): CacheMemory {
+  const part = (tensor: CacheTensor): CacheTensor => {
     const [, heads = 1, , size = 1] = tensor.shape
-    const shape = [1, heads, capacity, size]
+    const shape = [count, heads, capacity, size]
     return view(tensor, { offset: row * heads * capacity * size, shape })
   }
-  return { batch: 1, capacity, blocks: blocks.map(({ key, value }) => ({ key: part(key), value: part(value) })) }
+  return { batch: count, capacity, blocks: blocks.map(({ key, value }) => ({ key: part(key), value: part(value) })) }
 }
 
 /** Frees the memory. Safe to repeat. */

@@ -40,6 +40,16 @@ export async function readModelFolder(
   folder: string,
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<ModelFolder> {
+  const parts = await readModelParts(folder, { signal })
+  const weights = await attempt(folder, 'its weights', () => loadWeights(folder, parts.config))
+  return { ...parts, weights }
+}
+
+/** All of a model folder but its weights, which may be large. Errors: those of `readModelFolder`. */
+export async function readModelParts(
+  folder: string,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<Omit<ModelFolder, 'weights'>> {
   const status = await stat(folder).catch(() => undefined)
   if (!status?.isDirectory()) {
     const file = folder.endsWith('.gguf') ? "a GGUF file of llama.cpp's" : 'a file'
@@ -61,12 +71,8 @@ export async function readModelFolder(
   const template = await readTemplate(folder, { config, tokenizer, tokenizerConfig })
   const generation = await readOptional(folder, 'generation_config.json', readGenerationConfig)
   signal?.throwIfAborted()
-  const weights = await loadWeights(folder, config).catch((error: unknown) =>
-    explain(folder, { file: 'its weights', error }),
-  )
   return {
     config,
-    weights,
     tokenizer,
     template,
     imageProcessor,
@@ -126,44 +132,59 @@ function readGenerationConfig(json: unknown): { eosTokens: number[]; defaults: M
   return { eosTokens: [file.eos_token_id ?? []].flat(), defaults }
 }
 
+/** Where a model's template is written: by name in tokenizer_config.json, as Jinja in one of three files, or nowhere. */
+export type TemplateSource =
+  | { readonly name: string; readonly file: 'tokenizer_config.json' | undefined }
+  | { readonly name: undefined; readonly file: 'chat_template.jinja' | 'tokenizer_config.json' | 'chat_template.json' }
+
+type TemplateParts = Pick<ModelFolder, 'config' | 'tokenizer'> & { readonly tokenizerConfig: unknown }
+
 const namedTemplate = z.looseObject({ llava_template: z.string().nullish(), chat_template: z.unknown().optional() })
 
-async function readTemplate(
+/** The first of the places that `readModelFolder` lists. */
+export async function findTemplateSource(
   folder: string,
-  { config, tokenizer, tokenizerConfig }: { config: LlavaConfig; tokenizer: Tokenizer; tokenizerConfig: unknown },
-): Promise<Template | ChatTemplate> {
-  const pictureToken = tokenizer.pieces[config.imageToken] ?? '<image>'
+  { config, tokenizer, tokenizerConfig }: TemplateParts,
+): Promise<TemplateSource> {
   const named = await attempt(folder, 'tokenizer_config.json', async () => {
     const { data } = namedTemplate.safeParse(tokenizerConfig ?? {})
     if (data === undefined) throw new TypeError('llava_template is not valid: expected the name of a template')
     return data
   })
   // Models trained here name their template: its ids are exactly those that training saw. The Jinja form is for other programs.
-  if (typeof named.llava_template === 'string') {
-    const { llava_template: name } = named
-    return attempt(folder, 'tokenizer_config.json', async () => findTemplate(name))
-  }
-  const source = await readText(folder, 'chat_template.jinja')
-  if (source !== undefined) {
-    return attempt(folder, 'chat_template.jinja', () =>
-      loadChatTemplate({ source, config: tokenizerConfig, pictureToken }),
-    )
+  if (typeof named.llava_template === 'string') return { name: named.llava_template, file: 'tokenizer_config.json' }
+  if ((await readText(folder, 'chat_template.jinja')) !== undefined) {
+    return { name: undefined, file: 'chat_template.jinja' }
   }
   // A tokenizer often brings the template of its language model, which knows nothing of pictures.
-  const whole = await readOptional(folder, 'chat_template.json', (json) =>
-    loadChatTemplate({ source: chatTemplateIn(json), config: tokenizerConfig, pictureToken }),
-  )
-  if (whole !== undefined) return whole
-  if (named.chat_template) {
-    return attempt(folder, 'tokenizer_config.json', () => loadChatTemplate({ config: tokenizerConfig, pictureToken }))
+  if ((await readText(folder, 'chat_template.json')) !== undefined) {
+    return { name: undefined, file: 'chat_template.json' }
   }
-  return findTemplate(usualTemplate({ config, tokenizer }))
+  if (named.chat_template) return { name: undefined, file: 'tokenizer_config.json' }
+  return { name: usualTemplate({ config, tokenizer }), file: undefined }
 }
 
 /** What the published models were trained with, where the folder does not say. */
 function usualTemplate({ config, tokenizer }: Pick<ModelFolder, 'config' | 'tokenizer'>): string {
   if (tokenizer.ids.has('<|im_start|>')) return 'chatml_direct'
   return config.language.kind === 'mistral' ? 'mistral_instruct' : 'vicuna_v1'
+}
+
+async function readTemplate(folder: string, parts: TemplateParts): Promise<Template | ChatTemplate> {
+  const { config, tokenizer, tokenizerConfig } = parts
+  const pictureToken = tokenizer.pieces[config.imageToken] ?? '<image>'
+  const { name, file } = await findTemplateSource(folder, parts)
+  if (name !== undefined) return attempt(folder, file ?? 'config.json', async () => findTemplate(name))
+  if (file === 'chat_template.jinja') {
+    const source = (await readText(folder, file)) ?? ''
+    return attempt(folder, file, () => loadChatTemplate({ source, config: tokenizerConfig, pictureToken }))
+  }
+  if (file === 'tokenizer_config.json') {
+    return attempt(folder, file, () => loadChatTemplate({ config: tokenizerConfig, pictureToken }))
+  }
+  return readPart(folder, file, (json) =>
+    loadChatTemplate({ source: chatTemplateIn(json), config: tokenizerConfig, pictureToken }),
+  )
 }
 
 /** What ends an answer: tokens and texts. */
@@ -242,7 +263,8 @@ async function readText(folder: string, file: string): Promise<string | undefine
   }
 }
 
-async function attempt<T>(folder: string, file: string, read: () => T | Promise<T>): Promise<T> {
+/** Runs `read`; its errors name the folder and what in it was read. */
+export async function attempt<T>(folder: string, file: string, read: () => T | Promise<T>): Promise<T> {
   try {
     return await read()
   } catch (error) {

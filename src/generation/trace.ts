@@ -44,7 +44,7 @@ export async function trace(
     values.set('visualTokens', { shape: [countVisualTokens(pictures), language.width], data: tokens })
   }
 
-  const session = await compileGraph(wholeGraph(model.config), { name: 'trace', ...model })
+  const session = await compileGraph(wholeGraph(model), { name: 'trace', ...model })
   const inputs = wholeInputs(model.config, { ids: prompt.ids, pictures: encoded })
   try {
     const outputs = await run(session, inputs, { signal })

@@ -6,7 +6,6 @@
 import type { LlavaConfig } from '../model/config.ts'
 import { languageModel, logits } from '../model/language-model.ts'
 import { mergedSequence } from '../model/llava.ts'
-import { parameters } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run } from '../runtime/session.ts'
 import { causalMask, input, type Tensor } from '../tensor/index.ts'
@@ -16,6 +15,7 @@ import {
   type EncodedPicture,
   type RunLimits,
   sequenceInputs,
+  weightSource,
 } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
 import type { Prompt } from './prompt.ts'
@@ -25,22 +25,23 @@ import { greedy } from './sampling.ts'
 export type Values = { readonly shape: readonly number[]; readonly data: Float32Array }
 
 /** Graph of a whole sequence: ids [1, L] and visual tokens → merged embeddings, hidden states by layer, logits [1, L, V]. */
-export function wholeGraph(config: LlavaConfig): Record<string, Tensor> {
+export function wholeGraph({ config, precision }: Pick<CompiledModel, 'config' | 'precision'>): Record<string, Tensor> {
   const { language } = config
+  const weights = weightSource({ precision }, 'prompt')
   const ids = input('ids', 'int64', [1, 'L'])
   const pictures = {
     tokens: input('visualTokens', 'float32', ['M', language.width]),
     places: input('places', 'int64', ['M']),
   }
-  const embeddings = mergedSequence(config, parameters, { ids, pictures }) // [1, L, D]
+  const embeddings = mergedSequence(config, weights, { ids, pictures }) // [1, L, D]
   const positions = input('positions', 'int64', [1, 'L'])
   const context = { kind: 'whole', positions, mask: input('mask', 'float32', ['L', 'L']) } as const
-  const { hidden, hiddenStates } = languageModel(language, parameters, { embeddings, context })
+  const { hidden, hiddenStates } = languageModel(language, weights, { embeddings, context })
   const named = hiddenStates.map((state, layer) => [`hiddenStates.${layer}`, state] as const)
   return {
     mergedEmbeddings: embeddings,
     ...Object.fromEntries(named),
-    logits: logits(language, parameters, hidden), // [1, L, V]
+    logits: logits(language, weights, hidden), // [1, L, V]
   }
 }
 
@@ -64,7 +65,7 @@ export async function generateUncached(
   prompt: Prompt,
   { maxTokens, signal }: RunLimits & { maxTokens: number },
 ): Promise<{ token: number; logits: Float32Array }[]> {
-  const { logits } = wholeGraph(model.config)
+  const { logits } = wholeGraph(model)
   if (logits === undefined) throw new Error('The graph of a whole sequence has no logits')
   const session = await compileGraph({ logits }, { name: 'whole', ...model })
   const pictures = await Promise.all(

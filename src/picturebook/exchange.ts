@@ -1,6 +1,6 @@
 /** Questions and answers as data: the skills, one exchange, what an asker may look at, and how both forms are worded. */
 import { drawCategory } from './composition.ts'
-import { type Form, phrase, type Slots, shortAnswerPrompt } from './phrasings.ts'
+import { askShortly, type Form, phrase, type Slots } from './phrasings.ts'
 import type { Random } from './random.ts'
 import { absentCategories, type Scene } from './scene.ts'
 import type { Split } from './splits.ts'
@@ -57,14 +57,14 @@ export type Context = {
 /** One exchange about a scene; undefined when the scene does not allow it or the answer would unbalance the skill. */
 export type Asker = (context: Context) => Exchange | undefined
 
-/** Question and answer in words: with LLaVA-1.5's line and a single word, or without it and a sentence. */
+/** Question and answer in words: a request for a single word and that word, or neither and a sentence. */
 export function words(
   { random, split, short }: Context,
   { form, slots, sentence, word }: { form: Form; slots: Slots; sentence: string; word: string },
 ): { question: string; answer: string; short: boolean } {
   const question = phrase(random, { form, slots, split })
   return short
-    ? { question: `${question}\n${shortAnswerPrompt}`, answer: word, short }
+    ? { question: askShortly(random, question, { split }), answer: word, short }
     : { question, answer: sentence, short }
 }
 

@@ -1,7 +1,7 @@
 /** A page to look through scenes: pictures with their boxes, captions and questions, in one HTML file that needs nothing else. */
 import { categoryIndex } from './categories.ts'
 import type { Credit } from './coco.ts'
-import { shortAnswerPrompt } from './phrasings.ts'
+import { withoutRequest } from './phrasings.ts'
 import type { Exchange } from './questions.ts'
 import type { Scene, SceneObject } from './scene.ts'
 import type { Split } from './splits.ts'
@@ -85,8 +85,7 @@ ${exchanges.map(askedLine).join('\n')}
 
 /** Without the request for a short answer, which would stand on the page a hundred times: the answer shows it. */
 function askedLine({ skill, question, answer }: Exchange): string {
-  const asked = question.replace(`\n${shortAnswerPrompt}`, '')
-  return `<dt><span>${escapeHtml(skill)}</span>${escapeHtml(asked)}</dt><dd>${escapeHtml(answer)}</dd>`
+  return `<dt><span>${escapeHtml(skill)}</span>${escapeHtml(withoutRequest(question))}</dt><dd>${escapeHtml(answer)}</dd>`
 }
 
 /** A rectangle and its name: above the rectangle, or inside where there is no room above. Says how much a nearer thing leaves visible. */

@@ -44,7 +44,7 @@ function existence(context: Context, { name, expected }: { name: string; expecte
 }
 
 /** How likely a count question is kept, by its answer: rarer answers more often, so that in scenes of up to four things 1 to 4 come out alike. */
-const keptCounts = [0.15, 0.24, 0.66, 0.56, 0.9, 0.8, 0.8] as const
+const keptCounts = [0.3, 0.24, 0.66, 0.56, 0.9, 0.8, 0.8] as const
 /** Which of several counts of a scene is asked for: hardly ever that of a single thing. */
 const countWeights = [1, 1, 16, 16, 16, 10, 8] as const
 

@@ -47,23 +47,29 @@ const fallible = {
   GetDimensionsCount: [61, ['address', 'address']],
   GetDimensions: [62, ['address', 'address', 'size']],
   GetTensorTypeAndShape: [65, ['address', 'address']],
+  CreateTensorAsOrtValue: [48, ['address', 'address', 'size', 'int32', 'address']],
+  CreateMemoryInfo: [68, ['address', 'int32', 'int32', 'int32', 'address']],
   CreateCpuMemoryInfo: [69, ['int32', 'int32', 'address']],
   AllocatorFree: [76, ['address', 'address']],
   GetAllocatorWithDefaultOptions: [78, ['address']],
   AddSessionConfigEntry: [130, ['address', 'address', 'address']],
+  CreateAllocator: [131, ['address', 'address', 'address']],
   AddInitializer: [150, ['address', 'address', 'address']],
   AddExternalInitializers: [210, ['address', 'address', 'address', 'size']],
+  SessionOptionsAppendExecutionProvider: [216, ['address', 'address', 'address', 'address', 'size']],
 } as const satisfies Record<string, readonly [number, readonly ParameterType[]]>
 
 /** Functions that free one object and cannot fail. */
 const release = {
   ReleaseStatus: 93,
+  ReleaseMemoryInfo: 94,
   ReleaseSession: 95,
   ReleaseValue: 96,
   ReleaseRunOptions: 97,
   ReleaseTypeInfo: 98,
   ReleaseTensorTypeAndShapeInfo: 99,
   ReleaseSessionOptions: 100,
+  ReleaseAllocator: 132,
 } as const satisfies Record<string, number>
 
 const getErrorMessage = 2

@@ -6,6 +6,9 @@
  */
 import koffi from 'koffi'
 
+// Calls run on stacks of koffi's own, 128 KiB in the background unless told: too small for the shader compilers of GPU drivers.
+koffi.config({ async_stack_size: 2 * 1024 * 1024 })
+
 /** A native address; 0n is the null pointer. */
 export type Address = bigint
 export type ParameterType = 'address' | 'int32' | 'uint32' | 'size'

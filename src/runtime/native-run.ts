@@ -3,12 +3,19 @@ import { check, created, onnxRuntime } from './api.ts'
 import { elementTypeOf } from './element-type.ts'
 import { type Address, copyBytes, pointersTo } from './foreign-functions.ts'
 import type { Port } from './port.ts'
-import { borrowValue, disposeTensor, giveBackValue, type ResidentTensor, residentTensor } from './resident-tensor.ts'
+import {
+  borrowValue,
+  disposeTensor,
+  giveBackValue,
+  type ResidentTensor,
+  residentTensor,
+  type SessionTensor,
+} from './resident-tensor.ts'
 
 /** Everything that one native run may touch. An output without a tensor is allocated by ONNX Runtime. */
 export type NativeCall = {
-  inputs: readonly (readonly [Port, ResidentTensor])[]
-  outputs: readonly (readonly [Port, ResidentTensor | undefined])[]
+  inputs: readonly (readonly [Port, SessionTensor])[]
+  outputs: readonly (readonly [Port, SessionTensor | undefined])[]
 }
 
 /**
@@ -24,8 +31,8 @@ export async function runNative(
 ): Promise<Record<string, ResidentTensor>> {
   const { api } = onnxRuntime()
   const { signal } = options
-  const borrowed: ResidentTensor[] = []
-  const borrow = (port: Port, tensor: ResidentTensor): Address => {
+  const borrowed: SessionTensor[] = []
+  const borrow = (port: Port, tensor: SessionTensor): Address => {
     const value = borrowValue(tensor, `run session with "${port.name}"`)
     borrowed.push(tensor)
     return value
@@ -59,17 +66,20 @@ export async function runNative(
   }
 }
 
-/** The outputs of a finished run: given places as they are, the others copied out of ONNX Runtime's memory. */
+/** The outputs of a finished run: given places as they are, unless they are on a device; the others copied out of ONNX Runtime's memory. */
 function collectOutputs(call: NativeCall, results: BigUint64Array): Record<string, ResidentTensor> {
   const outputs: [string, ResidentTensor][] = []
+  const copies: ResidentTensor[] = []
   try {
     call.outputs.forEach(([port, place], index) => {
-      outputs.push([port.name, place ?? copyOutput(port.name, results[index] ?? 0n)])
+      if (place === undefined) {
+        const copy = copyOutput(port.name, results[index] ?? 0n)
+        copies.push(copy)
+        outputs.push([port.name, copy])
+      } else if ('data' in place) outputs.push([port.name, place])
     })
   } catch (error) {
-    outputs.forEach(([, tensor], index) => {
-      if (!call.outputs[index]?.[1]) disposeTensor(tensor)
-    })
+    copies.forEach(disposeTensor)
     throw error
   }
   return Object.fromEntries(outputs)

@@ -18,6 +18,16 @@ export type ResidentTensor<D extends ElementType = ElementType> = {
   readonly [handleKey]: Handle
 }
 
+/** A tensor in the memory of a GPU: sessions read and write it there; `run` copies it to and from a resident tensor. */
+export type DeviceTensor<D extends ElementType = ElementType> = {
+  readonly dtype: D
+  readonly shape: readonly number[]
+  readonly [handleKey]: Handle
+}
+
+/** Whatever a session can read and write. */
+export type SessionTensor<D extends ElementType = ElementType> = ResidentTensor<D> | DeviceTensor<D>
+
 /** ONNX Runtime's side of a tensor. It outlives a dispose until the last run that uses it has returned. */
 type Handle = { value: Address; elements: number; uses: number; disposed: boolean }
 
@@ -66,8 +76,28 @@ export function residentTensor<D extends ElementType>(
       out,
     ),
   )
+  return withHandle({ dtype, shape: Object.freeze([...shape]), data: data as TypedArrays[D] }, { value, elements })
+}
+
+/** A tensor of zeros or of whatever was there before, in memory that a GPU's allocator gives. */
+export function tensorFrom<D extends ElementType>(
+  allocator: Address,
+  { dtype, shape }: { dtype: D; shape: readonly number[] },
+): DeviceTensor<D> {
+  const { code } = elementFormat(dtype)
+  const dimensions = BigInt64Array.from(shape, BigInt)
+  const value = created(`make a ${dtype} tensor of shape [${shape.join(', ')}] on the device`, (out) =>
+    onnxRuntime().api.CreateTensorAsOrtValue(allocator, dimensions, shape.length, code, out),
+  )
+  return withHandle({ dtype, shape: Object.freeze([...shape]) }, { value, elements: elementCount(shape) })
+}
+
+function withHandle<T extends object>(
+  description: T,
+  { value, elements }: { value: Address; elements: number },
+): T & { readonly [handleKey]: Handle } {
   const handle: Handle = { value, elements, uses: 0, disposed: false }
-  const tensor = { dtype, shape: Object.freeze([...shape]), data: data as TypedArrays[D], [handleKey]: handle }
+  const tensor = { ...description, [handleKey]: handle }
   Object.defineProperty(tensor, handleKey, { enumerable: false })
   forgotten.register(tensor, handle, handle)
   return Object.freeze(tensor)
@@ -99,7 +129,7 @@ export function view<D extends ElementType>(
 }
 
 /** Frees ONNX Runtime's side of a tensor, after the runs that still use it. Its `data` stays readable. Safe to repeat. */
-export function disposeTensor(tensor: ResidentTensor): void {
+export function disposeTensor(tensor: SessionTensor): void {
   const handle = tensor[handleKey]
   if (handle.disposed) return
   handle.disposed = true
@@ -112,14 +142,14 @@ export function disposeTensor(tensor: ResidentTensor): void {
  *
  * @throws Error when the tensor is disposed or its memory has been taken away (transferred to another thread)
  */
-export function borrowValue(tensor: ResidentTensor, action: string): Address {
+export function borrowValue(tensor: SessionTensor, action: string): Address {
   const handle = expectUsable(tensor, action)
   handle.uses++
   return handle.value
 }
 
 /** The end of a `borrowValue`. */
-export function giveBackValue(tensor: ResidentTensor): void {
+export function giveBackValue(tensor: SessionTensor): void {
   const handle = tensor[handleKey]
   handle.uses--
   if (handle.disposed && handle.uses === 0) releaseHandle(handle)
@@ -127,10 +157,10 @@ export function giveBackValue(tensor: ResidentTensor): void {
 
 const dimensionsOfNothing = new BigInt64Array(1)
 
-function expectUsable(tensor: ResidentTensor, action: string): Handle {
+function expectUsable(tensor: SessionTensor, action: string): Handle {
   const handle = tensor[handleKey]
   if (handle.disposed) throw new Error(`Cannot ${action}: the tensor is disposed`)
-  if (tensor.data.length !== handle.elements) {
+  if ('data' in tensor && tensor.data.length !== handle.elements) {
     throw new Error(`Cannot ${action}: the tensor's memory is gone, its buffer was transferred or resized`)
   }
   return handle

@@ -316,12 +316,21 @@ describe('memory', () => {
     gc()
   }
 
+  /** MiB by which memory grows in the best of four rounds: a leak grows in each, the system's allocator only in some. */
+  async function leastGrowth(round: () => Promise<void>): Promise<number> {
+    await round()
+    const growths: number[] = []
+    for (let number = 0; number < 4; number++) {
+      const before = process.memoryUsage.rss()
+      await round()
+      growths.push((process.memoryUsage.rss() - before) / 2 ** 20)
+    }
+    return Math.min(...growths)
+  }
+
   test('a thousand disposed sessions and their tensors leave nothing behind', async () => {
-    await useAndDispose(300)
-    const before = process.memoryUsage.rss()
-    await useAndDispose(1000)
-    expect((process.memoryUsage.rss() - before) / 2 ** 20).toBeLessThan(16)
-  }, 20_000)
+    expect(await leastGrowth(() => useAndDispose(250))).toBeLessThan(3)
+  }, 60_000)
 
   test('a hundred thousand tensors and ten thousand runs leave nothing behind', async () => {
     const session = await opened(linear, { threads: 1 })
@@ -335,11 +344,8 @@ describe('memory', () => {
       }
       gc()
     }
-    await use(3000)
-    const before = process.memoryUsage.rss()
-    await use(10_000)
-    expect((process.memoryUsage.rss() - before) / 2 ** 20).toBeLessThan(20)
-  }, 20_000)
+    expect(await leastGrowth(() => use(2500))).toBeLessThan(3)
+  }, 60_000)
 
   test('forgotten tensors and sessions are freed too', async () => {
     const forget = async (rounds: number) => {

@@ -1,10 +1,19 @@
 /** Sessions: a compiled ONNX graph that runs on resident tensors, off the event loop, and can be stopped midway. */
 import { availableParallelism } from 'node:os'
+import type { OperatorSet } from '../tensor/index.ts'
 import { check, created, onnxRuntime } from './api.ts'
+import type { ElementType } from './element-type.ts'
 import { type Address, nativePath, nativeText, pointersTo } from './foreign-functions.ts'
 import { type NativeCall, runNative } from './native-run.ts'
 import { type Port, readPorts } from './port.ts'
-import { borrowValue, giveBackValue, type ResidentTensor } from './resident-tensor.ts'
+import {
+  borrowValue,
+  type DeviceTensor,
+  giveBackValue,
+  type ResidentTensor,
+  type SessionTensor,
+  tensorFrom,
+} from './resident-tensor.ts'
 
 const stateKey: unique symbol = Symbol('state')
 
@@ -14,14 +23,34 @@ export type Session = {
   readonly [stateKey]: State
 }
 
-export type SessionOptions = {
+/** Where operators run. `webgpu` is the provider inside ONNX Runtime's library: any GPU with a Vulkan, Metal or Direct3D 12 driver. */
+export type Device = 'cpu' | 'webgpu'
+
+export const devices = ['cpu', 'webgpu'] as const satisfies readonly Device[]
+
+/** Where a session computes, and on how many processor threads. */
+export type Compute = {
+  /** `cpu` when left out. What the device has no operator for runs on the CPU; inputs and outputs are copied there and back. */
+  readonly device?: Device | undefined
   /** Worker threads for one operator; all cores when left out. */
-  threads?: number
+  readonly threads?: number | undefined
+}
+
+/** The operators to write a graph with that is to run on a device. */
+export function operatorsOf(device: Device | undefined): OperatorSet {
+  return device === 'webgpu' ? 'gpu' : 'cpu'
+}
+
+export type SessionOptions = Compute & {
   /**
    * Values of initializers that the model declares as external data, by name. Sessions share them without a copy and
    * keep them alive. Do not change them afterwards: operators may have repacked them, constants may be folded.
    */
   initializers?: Readonly<Record<string, ResidentTensor>>
+  /** The folder of the files that the model's external data names; ONNX Runtime maps them into memory. */
+  externalFolder?: string | undefined
+  /** Leaves operators on constants to every run: float16 weights that are widened would be kept in float32 otherwise. */
+  keepConstants?: boolean | undefined
   /** How far ONNX Runtime rewrites the graph; `all` when left out. */
   optimization?: 'none' | 'basic' | 'extended' | 'all'
   /** Path prefix of a JSON profile, written when the session is disposed. */
@@ -30,21 +59,35 @@ export type SessionOptions = {
 
 export type RunOptions = {
   /** Where outputs are to be written, by name. May be an input too when its operator works element by element. */
-  outputs?: Readonly<Record<string, ResidentTensor>>
+  outputs?: Readonly<Record<string, SessionTensor>>
   /** The outputs to return besides `outputs`; all when left out. */
   fetch?: readonly string[]
   /** Stops the run between two operators. */
   signal?: AbortSignal | undefined
 }
 
+/** A stretch of a file that holds the value of an initializer. */
+export type FilePart = {
+  readonly path: string
+  readonly dtype: ElementType
+  readonly shape: readonly number[]
+  readonly offset: number
+  readonly bytes: number
+}
+
 type State = {
   native: Address
+  device: Device
   inputs: ReadonlyMap<string, Port>
   outputs: ReadonlyMap<string, Port>
   initializers: readonly ResidentTensor[]
   runs: Set<Promise<unknown>>
+  allocator: Address | undefined
   disposal: Promise<void> | undefined
 }
+
+/** OrtAllocatorType */
+const deviceAllocator = 0
 
 const optimizationLevels = { none: 0, basic: 1, extended: 2, all: 99 } as const
 
@@ -61,6 +104,7 @@ const forgotten = new FinalizationRegistry<State>((state) => {
  */
 export async function createSession(model: Uint8Array | string, options: SessionOptions = {}): Promise<Session> {
   const { api, environment } = onnxRuntime()
+  const { device = 'cpu' } = options
   const action = typeof model === 'string' ? `create session from ${model}` : 'create session'
   const settings = nativeSettings(options, action)
   const initializers: ResidentTensor[] = []
@@ -68,10 +112,11 @@ export async function createSession(model: Uint8Array | string, options: Session
   let ports: ReturnType<typeof readPorts>
   try {
     addInitializers(settings, { tensors: options.initializers ?? {}, borrowed: initializers, action })
-    const status =
+    const status = await inTurn(device, () =>
       typeof model === 'string'
-        ? await api.CreateSession.inBackground([environment, nativePath(model), settings, out])
-        : await api.CreateSessionFromArray.inBackground([environment, model, model.byteLength, settings, out])
+        ? api.CreateSession.inBackground([environment, nativePath(model), settings, out])
+        : api.CreateSessionFromArray.inBackground([environment, model, model.byteLength, settings, out]),
+    )
     check(status, action)
     ports = readPorts(out[0] ?? 0n)
   } catch (error) {
@@ -81,7 +126,15 @@ export async function createSession(model: Uint8Array | string, options: Session
   } finally {
     api.ReleaseSessionOptions(settings)
   }
-  const state: State = { native: out[0] ?? 0n, ...ports, initializers, runs: new Set(), disposal: undefined }
+  const state: State = {
+    native: out[0] ?? 0n,
+    device,
+    ...ports,
+    initializers,
+    runs: new Set(),
+    allocator: undefined,
+    disposal: undefined,
+  }
   const session = { inputNames: [...state.inputs.keys()], outputNames: [...state.outputs.keys()], [stateKey]: state }
   Object.defineProperty(session, stateKey, { enumerable: false })
   forgotten.register(session, state, state)
@@ -95,20 +148,20 @@ export async function createSession(model: Uint8Array | string, options: Session
  * nothing can dangle, and the copy is small beside the work that made it. Give large outputs a place.
  *
  * @param inputs one tensor for each input of the graph, by name
- * @returns the fetched outputs, by name
+ * @returns the fetched outputs, by name, without those that stay on a device
  * @throws TypeError when an element type does not fit, Error for a wrong name, a missing input, a shape that ONNX
  *   Runtime refuses or a failed operator, `signal.reason` when the signal fires before the run has ended
  */
 export async function run(
   session: Session,
-  inputs: Readonly<Record<string, ResidentTensor>>,
+  inputs: Readonly<Record<string, SessionTensor>>,
   options: RunOptions = {},
 ): Promise<Record<string, ResidentTensor>> {
   const state = session[stateKey]
   options.signal?.throwIfAborted()
   if (state.disposal) throw new Error('Cannot run session: it is disposed')
   const call = checkedCall(state, inputs, options)
-  const running = runNative(state.native, call, options)
+  const running = inTurn(state.device, () => runNative(state.native, call, options))
   state.runs.add(running)
   try {
     return await running
@@ -124,6 +177,31 @@ export async function disposeSession(session: Session): Promise<void> {
   await endSession(state)
 }
 
+/** A place in the memory of a session's device, which must be webgpu. Dispose it before the session. */
+export function deviceTensor<D extends ElementType>(
+  session: Session,
+  description: { dtype: D; shape: readonly number[] },
+): DeviceTensor<D> {
+  const state = session[stateKey]
+  if (state.device !== 'webgpu') {
+    throw new Error(`Cannot make a tensor on the device: the session runs on ${state.device}, expected webgpu`)
+  }
+  state.allocator ??= gpuAllocator(state.native)
+  return tensorFrom(state.allocator, description)
+}
+
+/** The allocator of a session's GPU memory. Tensors made with it go back to it, so it lives as long as the session. */
+function gpuAllocator(session: Address): Address {
+  const { api } = onnxRuntime()
+  const action = 'reach the memory of the device'
+  const memory = created(action, (out) => api.CreateMemoryInfo(nativeText('WebGPU_Buf'), deviceAllocator, 0, 0, out))
+  try {
+    return created(action, (out) => api.CreateAllocator(session, memory, out))
+  } finally {
+    api.ReleaseMemoryInfo(memory)
+  }
+}
+
 function endSession(state: State): Promise<void> {
   state.disposal ??= releaseState(state)
   return state.disposal
@@ -131,14 +209,25 @@ function endSession(state: State): Promise<void> {
 
 async function releaseState(state: State): Promise<void> {
   await Promise.allSettled(state.runs)
-  await onnxRuntime().api.ReleaseSession.inBackground([state.native])
+  if (state.allocator !== undefined) onnxRuntime().api.ReleaseAllocator(state.allocator)
+  await inTurn(state.device, () => onnxRuntime().api.ReleaseSession.inBackground([state.native]))
   state.initializers.forEach(giveBackValue)
+}
+
+let gpuWork: Promise<unknown> = Promise.resolve()
+
+/** All sessions on the GPU share one command encoder, which takes the commands of one call at a time. */
+function inTurn<T>(device: Device, work: () => Promise<T>): Promise<T> {
+  if (device === 'cpu') return work()
+  const result = gpuWork.then(work, work)
+  gpuWork = result
+  return result
 }
 
 /** Native session options; the caller releases them. */
 function nativeSettings(options: SessionOptions, action: string): Address {
   const { api } = onnxRuntime()
-  const { threads = availableParallelism(), optimization = 'all', profile } = options
+  const { threads = availableParallelism(), optimization = 'all', profile, device = 'cpu' } = options
   if (!Number.isInteger(threads) || threads < 1) {
     throw new RangeError(`Cannot ${action}: threads is ${threads}, expected a whole number from 1 up`)
   }
@@ -148,13 +237,43 @@ function nativeSettings(options: SessionOptions, action: string): Address {
     check(api.SetInterOpNumThreads(settings, 1), action)
     check(api.SetSessionGraphOptimizationLevel(settings, optimizationLevels[optimization]), action)
     // Threads spin while a run goes on and sleep between runs: sessions take turns, an idle one must not burn a core.
-    const spinning = [nativeText('session.force_spinning_stop'), nativeText('1')] as const
-    check(api.AddSessionConfigEntry(settings, ...spinning), action)
+    const entries = { 'session.force_spinning_stop': '1', ...configEntries(options) }
+    for (const [key, value] of Object.entries(entries)) {
+      check(api.AddSessionConfigEntry(settings, nativeText(key), nativeText(value)), action)
+    }
     if (profile !== undefined) check(api.EnableProfiling(settings, nativePath(profile)), action)
+    if (device === 'webgpu') addWebGpu(settings, action)
     return settings
   } catch (error) {
     api.ReleaseSessionOptions(settings)
     throw error
+  }
+}
+
+/** @throws Error when there is no GPU, or none that its driver offers through WebGPU's interfaces */
+function addWebGpu(settings: Address, action: string): void {
+  const { api } = onnxRuntime()
+  // Token ids and positions are int64, which shaders lack: the provider then keeps the lower half.
+  const keys = [nativeText('ep.webgpuexecutionprovider.enableInt64')]
+  const values = [nativeText('1')]
+  check(
+    api.SessionOptionsAppendExecutionProvider(
+      settings,
+      nativeText('WebGPU'),
+      pointersTo(keys),
+      pointersTo(values),
+      keys.length,
+    ),
+    `${action} on device webgpu`,
+  )
+}
+
+function configEntries({ externalFolder, keepConstants }: SessionOptions): Record<string, string> {
+  return {
+    ...(externalFolder !== undefined && { 'session.model_external_initializers_file_folder_path': externalFolder }),
+    // Without VNNI, sums of unsigned and signed bytes are kept in 16 bits and overflow unnoticed; this takes the exact way on such processors.
+    'session.x64quantprecision': '1',
+    ...(keepConstants && { 'optimization.disable_specified_optimizers': 'ConstantFolding' }),
   }
 }
 
@@ -183,7 +302,7 @@ function addInitializers(
 }
 
 /** Matches the tensors of a run to the ports of the graph, or says what does not fit. */
-function checkedCall(state: State, inputs: Readonly<Record<string, ResidentTensor>>, options: RunOptions): NativeCall {
+function checkedCall(state: State, inputs: Readonly<Record<string, SessionTensor>>, options: RunOptions): NativeCall {
   const places = options.outputs ?? {}
   for (const name of state.inputs.keys()) {
     if (inputs[name] === undefined) throw new Error(`Cannot run session: input "${name}" is missing`)
@@ -213,7 +332,7 @@ function expectPort(ports: ReadonlyMap<string, Port>, wanted: { kind: string; na
   return port
 }
 
-function expectType(tensor: ResidentTensor, place: { kind: string; port: Port }): void {
+function expectType(tensor: SessionTensor, place: { kind: string; port: Port }): void {
   const { kind, port } = place
   if (tensor.dtype !== port.dtype) {
     const expected = port.dtype ?? 'a type that tensors here cannot have'

@@ -6,7 +6,7 @@
  */
 
 import { reshape, sum } from './broadcast.ts'
-import { add, mul, sub } from './elementwise.ts'
+import { add, cast, mul, sub } from './elementwise.ts'
 import { repeatHeads } from './indexing.ts'
 import { splitLast, transpose } from './layout.ts'
 import { matmul } from './matmul.ts'
@@ -153,15 +153,19 @@ export type KeyValueCache = {
  * query [B, L, N·H], key and value [B, L, Nkv·H] without rotary positions: the node adds them from `tables`.
  * `lastIndex` [B] int32 is, per row, the number of tokens in the cache after this call, minus 1; `total` int32 [] the largest such number.
  * When the returned cache is bound to the memory of the given one, nothing is copied.
+ * A cache of float16 takes half of the memory; what goes through it is rounded.
  */
 export function cachedAttention(
   inputs: { query: Tensor; key: Tensor; value: Tensor; cache: KeyValueCache; lastIndex: Tensor; total: Tensor },
   { heads, keyValueHeads, tables }: { heads: number; keyValueHeads: number; tables: RotaryTables },
 ): { output: Tensor; cache: KeyValueCache } {
-  const { query, key, value, cache, lastIndex, total } = inputs
-  const [output, nextKey, nextValue] = applyAll({
+  const { cache, lastIndex, total } = inputs
+  const half = cache.key.dtype === 'float16'
+  const alike = (x: Tensor) => (half ? cast(x, 'float16') : x)
+  const [query, key, value] = [alike(inputs.query), alike(inputs.key), alike(inputs.value)]
+  const [mixed, nextKey, nextValue] = applyAll({
     operator: 'cachedAttention',
-    inputs: [query, key, value, cache.key, cache.value, lastIndex, total, tables.cos, tables.sin],
+    inputs: [query, key, value, cache.key, cache.value, lastIndex, total, alike(tables.cos), alike(tables.sin)],
     outputs: [query, cache.key, cache.value],
     onnx: (emit, names, outputs) =>
       emit.node('GroupQueryAttention', names, outputs, {
@@ -169,9 +173,9 @@ export function cachedAttention(
         attributes: { num_heads: heads, kv_num_heads: keyValueHeads, do_rotary: 1 },
       }),
   })
-  if (output === undefined || nextKey === undefined || nextValue === undefined)
+  if (mixed === undefined || nextKey === undefined || nextValue === undefined)
     throw new Error('Attention has no output')
-  return { output, cache: { key: nextKey, value: nextValue } }
+  return { output: half ? cast(mixed, 'float32') : mixed, cache: { key: nextKey, value: nextValue } }
 }
 
 const negatives = new WeakMap<Tensor, Tensor>()

@@ -77,8 +77,8 @@ export function erf(x: Tensor): Tensor {
 }
 
 /** Rounds to another element type. Only floats carry a gradient. */
-export function cast(x: Tensor, dtype: 'float32' | 'int64' | 'int32'): Tensor {
-  const code = { float32: 1, int64: 7, int32: 6 }[dtype]
+export function cast(x: Tensor, dtype: 'float32' | 'float16' | 'int64' | 'int32'): Tensor {
+  const code = { float32: 1, float16: 10, int64: 7, int32: 6 }[dtype]
   return apply({
     operator: 'cast',
     inputs: [x],

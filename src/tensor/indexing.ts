@@ -1,12 +1,17 @@
 /** Looking rows up in a table and putting rows into one: embeddings, targets, and the place where text and picture meet. */
 
 import { reshape, sum, zeros } from './broadcast.ts'
+import { rowsOfCodes } from './quantized.ts'
 import { formatShape, productOf, type Shape, sameShape } from './shape.ts'
 import { apply, constant, type Tensor } from './tensor.ts'
 
 /** Rows of `table` [R, D] at `index` (any shape): [.., D]. The embedding lookup. */
 export function gatherRows(table: Tensor, index: Tensor): Tensor {
   expectMatrix(table, 'gather rows')
+  return rowsOfCodes(table, (part) => gatherFirst(part, index)) ?? gatherFirst(table, index)
+}
+
+function gatherFirst(table: Tensor, index: Tensor): Tensor {
   const width = table.shape.slice(1)
   return apply({
     operator: 'gatherRows',

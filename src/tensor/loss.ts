@@ -1,7 +1,7 @@
 /** Losses. */
 
 import { reshape, sum } from './broadcast.ts'
-import { exp, mul, scaleBy, sigmoid, sub } from './elementwise.ts'
+import { exp, log, mul, scaleBy, sigmoid, sub } from './elementwise.ts'
 import { addPicked, pick } from './indexing.ts'
 import { formatShape } from './shape.ts'
 import { apply, type Tensor } from './tensor.ts'
@@ -13,8 +13,26 @@ export function logSoftmax(x: Tensor): Tensor {
     inputs: [x],
     dtype: x.dtype,
     shape: x.shape,
-    onnx: (emit, inputs, outputs) => emit.node('LogSoftmax', inputs, outputs, { attributes: { axis: -1 } }),
+    onnx: (emit, inputs, outputs) => {
+      if (emit.operators === 'cpu') emit.node('LogSoftmax', inputs, outputs, { attributes: { axis: -1 } })
+      else {
+        const shifted = sub(x, max(x)) // so that no exponential overflows
+        const total = sum(exp(shifted), { axes: [-1], keepDims: true })
+        emit.node('Identity', [emit.tensor(sub(shifted, log(total)))], outputs)
+      }
+    },
     gradient: (g, y) => [sub(g, mul(exp(y), sum(g, { axes: [-1], keepDims: true })))],
+  })
+}
+
+/** The largest element along the last axis, which stays as 1. */
+function max(x: Tensor): Tensor {
+  return apply({
+    operator: 'max',
+    inputs: [x],
+    dtype: x.dtype,
+    shape: [...x.shape.slice(0, -1), 1],
+    onnx: (emit, [input = ''], outputs) => emit.node('ReduceMax', [input, emit.integers([-1])], outputs),
   })
 }
 

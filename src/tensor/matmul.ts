@@ -1,8 +1,9 @@
 /** Matrix products: where nearly all the time goes. */
 
 import { reshape, sum, sumTo } from './broadcast.ts'
-import { add } from './elementwise.ts'
-import { rows } from './layout.ts'
+import { add, scaleBy } from './elementwise.ts'
+import { rows, transpose } from './layout.ts'
+import { linearOfCodes } from './quantized.ts'
 import { broadcastShapes, type Dim, formatShape, sameShape } from './shape.ts'
 import { apply, type Tensor } from './tensor.ts'
 
@@ -28,14 +29,20 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
     inputs: [a, b],
     dtype: a.dtype,
     shape: [...batch, m, n],
-    onnx: (emit, inputs, outputs) =>
-      plain
-        ? emit.node('MatMul', inputs, outputs)
-        : emit.node('FusedMatMul', inputs, outputs, {
-            domain: 'com.microsoft',
-            attributes: { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: scale },
-            floats: ['alpha'],
-          }),
+    onnx: (emit, inputs, outputs) => {
+      const attributes = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: scale }
+      if (plain) emit.node('MatMul', inputs, outputs)
+      else if (emit.operators === 'cpu') {
+        emit.node('FusedMatMul', inputs, outputs, { domain: 'com.microsoft', attributes, floats: ['alpha'] })
+      } else if (a.shape.length === 2 && b.shape.length === 2) {
+        emit.node('Gemm', inputs, outputs, { attributes, floats: ['alpha'] })
+      } else {
+        const left = transposeA ? transpose(a, swapLast(a)) : a
+        const right = transposeB ? transpose(b, swapLast(b)) : b
+        const product = scale === 1 ? matmul(left, right) : scaleBy(matmul(left, right), scale)
+        emit.node('Identity', [emit.tensor(product)], outputs)
+      }
+    },
     gradient: (g) => {
       const toA = transposeA
         ? matmul(b, g, { transposeA: transposeB, transposeB: true, scale })
@@ -64,6 +71,8 @@ export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Ten
   if (weight.shape.length !== 2 || x.shape.at(-1) !== width) {
     throw new RangeError(`Cannot apply a linear layer of shape ${formatShape(weight.shape)} to ${formatShape(x.shape)}`)
   }
+  const ofCodes = linearOfCodes(x, weight, bias)
+  if (ofCodes !== undefined) return ofCodes
   const shape = [...x.shape.slice(0, -1), out as Dim]
   if (shape.slice(0, -1).filter((dim) => typeof dim === 'string').length > 1) {
     const product = matmul(x, weight, { transposeB: true })
@@ -115,6 +124,12 @@ function gemm(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
     onnx: (emit, inputs, outputs) => emit.node('Gemm', inputs, outputs, { attributes: { transB: 1 } }),
     gradient: (g) => [matmul(g, weight), matmul(g, x, { transposeA: true }), sum(g, { axes: [0] })],
   })
+}
+
+/** The axes of x with the last two exchanged. */
+function swapLast(x: Tensor): number[] {
+  const last = x.shape.length - 1
+  return x.shape.map((_, axis) => (axis < last - 1 ? axis : 2 * last - 1 - axis))
 }
 
 function lastTwo(x: Tensor, transposed: boolean): [Dim, Dim] {

@@ -1,11 +1,11 @@
 /** Softmax, layer normalisation and root-mean-square normalisation, all over the last axis. */
 
 import { type ReduceOptions, reshape, sum } from './broadcast.ts'
-import { add, mul, scaleBy, square, sub } from './elementwise.ts'
+import { add, div, mul, scaleBy, sqrt, square, sub } from './elementwise.ts'
 import { rows } from './layout.ts'
 import { matmul } from './matmul.ts'
 import { axisOf, expectShape, knownDim, type Shape } from './shape.ts'
-import { apply, applyAll, type Tensor } from './tensor.ts'
+import { apply, applyAll, scalar, type Tensor } from './tensor.ts'
 
 /** Mean over `axes`, whose sizes must be known. */
 export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
@@ -37,8 +37,16 @@ export function layerNorm(
     operator: 'layerNorm',
     inputs: [x, weight, bias],
     outputs: [x, { dtype: x.dtype, shape: oneAtEnd(x.shape) }, { dtype: x.dtype, shape: oneAtEnd(x.shape) }],
-    onnx: (emit, inputs, outputs) =>
-      emit.node('LayerNormalization', inputs, outputs, { attributes: { axis: -1, epsilon }, floats: ['epsilon'] }),
+    onnx: (emit, inputs, [y = '', center = '', inverse = '']) => {
+      const options = { attributes: { axis: -1, epsilon }, floats: ['epsilon'] }
+      if (emit.operators === 'cpu') emit.node('LayerNormalization', inputs, [y, center, inverse], options)
+      else {
+        emit.node('LayerNormalization', inputs, [y], options)
+        const average = mean(x, { axes: [-1], keepDims: true })
+        if (center !== '') emit.node('Identity', [emit.tensor(average)], [center])
+        if (inverse !== '') emit.node('Identity', [emit.tensor(inverseSize(sub(x, average), epsilon))], [inverse])
+      }
+    },
     gradient: ([g], [_, center, inverse]) => {
       if (g === undefined || center === undefined || inverse === undefined) return []
       const normal = mul(sub(x, center), inverse) // [.., D]
@@ -63,11 +71,14 @@ export function rmsNorm(x: Tensor, { weight, epsilon }: { weight: Tensor; epsilo
     operator: 'rmsNorm',
     inputs: [x, weight],
     outputs: [x, { dtype: x.dtype, shape: oneAtEnd(x.shape) }],
-    onnx: (emit, inputs, outputs) =>
-      emit.node('SimplifiedLayerNormalization', inputs, outputs, {
-        attributes: { axis: -1, epsilon, stash_type: 1 },
-        floats: ['epsilon'],
-      }),
+    onnx: (emit, inputs, [y = '', inverse = '']) => {
+      const options = { attributes: { axis: -1, epsilon, stash_type: 1 }, floats: ['epsilon'] }
+      if (emit.operators === 'cpu') emit.node('SimplifiedLayerNormalization', inputs, [y, inverse], options)
+      else {
+        emit.node('SimplifiedLayerNormalization', inputs, [y], options)
+        if (inverse !== '') emit.node('Identity', [emit.tensor(inverseSize(x, epsilon))], [inverse])
+      }
+    },
     gradient: ([g], [_, inverse]) => {
       if (g === undefined || inverse === undefined) return []
       // With x̂ = x / rms: x̄ = (ȳ w − x̂ · mean(ȳ w x̂)) / rms and w̄ = Σ ȳ x̂. Both sums are matrix products over one ȳ x.
@@ -80,6 +91,12 @@ export function rmsNorm(x: Tensor, { weight, epsilon }: { weight: Tensor; epsilo
     },
   })
   return first(y)
+}
+
+/** 1 / √(mean(x²) + ε) over the last axis, which stays as 1: what the CPU's norms return and WebGPU's leave unwritten. */
+function inverseSize(x: Tensor, epsilon: number): Tensor {
+  const size = sqrt(add(mean(square(x), { axes: [-1], keepDims: true }), scalar(epsilon)))
+  return div(scalar(1), size)
 }
 
 function leadingAxes(shape: Shape): number[] {

@@ -21,6 +21,7 @@ export type OnnxNodeOptions = {
 
 /** What an operator's lowering may do: add nodes, name helper values, add small constants. */
 export type OnnxEmitter = {
+  readonly operators: OperatorSet
   node(type: string, inputs: readonly string[], outputs: readonly string[], options?: OnnxNodeOptions): void
   /** A fresh value name for a result inside one lowering. */
   value(): string
@@ -49,11 +50,26 @@ const elementTypeCodes: Record<ElementType, number> = {
   float16: 10,
 }
 
+/**
+ * `cpu`: what ONNX Runtime's CPU kernels have, fused products among them. `gpu`: without what its WebGPU kernels lack: FusedMatMul and
+ * LogSoftmax, which would be computed on the CPU with a copy there and back, and the statistics of norms, which would stay unwritten.
+ */
+export type OperatorSet = 'cpu' | 'gpu'
+
+/** Where a value lies: a file beside the model, and a stretch of it in bytes. */
+export type ExternalValue = { readonly location: string; readonly offset?: number; readonly length?: number }
+
 export type ParameterPlacement = 'inputs' | 'initializers'
 
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
-  options: { parameters: ParameterPlacement | ((name: string) => ParameterPlacement); name?: string },
+  options: {
+    parameters: ParameterPlacement | ((name: string) => ParameterPlacement)
+    name?: string
+    operators?: OperatorSet
+    /** Initializers whose values lie in files. */
+    files?: (name: string) => ExternalValue | undefined
+  },
 ): OnnxGraph {
   const order = sortNodes(Object.values(outputs))
   const consumed = consumedTensors(order, Object.values(outputs))
@@ -75,6 +91,7 @@ export function writeOnnx(
   }
 
   const emitter: OnnxEmitter = {
+    operators: options.operators ?? 'cpu',
     node(type, nodeInputs, nodeOutputs, { domain = '', attributes = {}, floats = [] } = {}) {
       nodes.push({
         opType: type,
@@ -153,7 +170,11 @@ export function writeOnnx(
   const placement = ({ name }: GraphValue) =>
     typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
   const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
-  const external = parameters.filter((value) => placement(value) === 'initializers').map(externalInitializer)
+  const external = parameters
+    .filter((value) => placement(value) === 'initializers')
+    .map((value) => {
+      return externalInitializer(value, options.files?.(value.name))
+    })
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',
@@ -220,12 +241,15 @@ function valueInfo({ name, dtype, shape }: GraphValue) {
   return { name, type: { value: { case: 'tensorType' as const, value: tensorType } } }
 }
 
-function externalInitializer({ name, dtype, shape }: GraphValue): MessageInitShape<typeof TensorProtoSchema> {
+function externalInitializer(
+  { name, dtype, shape }: GraphValue,
+  file: ExternalValue = { location: `${name}.supplied-by-the-session` },
+): MessageInitShape<typeof TensorProtoSchema> {
   return {
     name,
     dataType: elementTypeCodes[dtype],
     dims: shape.map((dim) => BigInt(dim)),
     dataLocation: 1,
-    externalData: [{ key: 'location', value: `${name}.supplied-by-the-session` }],
+    externalData: Object.entries(file).map(([key, value]) => ({ key, value: `${value}` })),
   }
 }

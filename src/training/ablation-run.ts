@@ -7,13 +7,13 @@ import { z } from 'zod'
 import { hasCode, writeFileAtomically, writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { exportModel, readCompanionFiles } from '../checkpoint/export.ts'
 import { readStrictJson } from '../checkpoint/json.ts'
+import type { Compute } from '../runtime/session.ts'
 import type { ChangedModel, PlannedRun, PlannedStage } from './ablation-plan.ts'
 import type { Recipe } from './recipe.ts'
 import { type TrainingEvent, train } from './run.ts'
 import { latestCheckpoint } from './run-folder.ts'
 
-export type RunOptions = {
-  readonly threads?: number | undefined
+export type RunOptions = Compute & {
   /** Ends the stage after the current step, with a checkpoint. */
   readonly signal?: AbortSignal | undefined
   /** Told before a stage is trained; not told of one that has been. */
@@ -26,7 +26,7 @@ export type RunOptions = {
  * @throws errors of `expectUnchanged` and `train`
  */
 export async function trainRun(run: PlannedRun, options: RunOptions): Promise<boolean> {
-  const { threads, signal, onStage = () => {}, onEvent = () => {} } = options
+  const { device, threads, signal, onStage = () => {}, onEvent = () => {} } = options
   await expectUnchanged(run)
   if (run.model !== undefined) await writeChangedModel(run.model)
   const last = run.stages.at(-1)
@@ -39,7 +39,8 @@ export async function trainRun(run: PlannedRun, options: RunOptions): Promise<bo
     const weights = await train(stage.recipe, {
       folder: stage.folder,
       resume: true,
-      ...(threads !== undefined && { threads }),
+      device,
+      threads,
       signal,
       onEvent: (event) => onEvent(stage, event),
     })

@@ -11,6 +11,7 @@ import {
   input,
   minimum,
   mul,
+  type OperatorSet,
   parameter,
   scalar,
   sqrt,
@@ -45,7 +46,10 @@ export const stateNames = {
  * Inputs: each weight, its gradient and two moments; per group a rate and a kept share (see `stepSizes`); `epsilon`.
  * Outputs, to be bound to the same memory: weights and moments; and `norm`, the global norm before clipping.
  */
-export function adamWGraph(trained: readonly Trained[], options: AdamWOptions): Uint8Array {
+export function adamWGraph(
+  trained: readonly Trained[],
+  options: AdamWOptions & { operators?: OperatorSet },
+): Uint8Array {
   const gradients = trained.map(({ name, shape }) => input(stateNames.gradient(name), 'float32', shape))
   const norm = sqrt(addAll(gradients.map(sumOfSquares)))
   const clip = minimum(scalar(1), div(scalar(options.clip), add(norm, scalar(1e-6))))
@@ -71,7 +75,8 @@ export function adamWGraph(trained: readonly Trained[], options: AdamWOptions): 
     outputs[`next:${stateNames.first(name)}`] = first
     outputs[`next:${stateNames.second(name)}`] = second
   })
-  return writeOnnx(outputs, { parameters: 'inputs', name: 'adamw' }).model
+  const { operators = 'cpu' } = options
+  return writeOnnx(outputs, { parameters: 'inputs', name: 'adamw', operators }).model
 }
 
 /** The numbers that change from step to step (`step` from 1): bias corrections are folded into rate and epsilon. */

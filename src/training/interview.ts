@@ -110,7 +110,7 @@ export async function writeThumbnails(folder: string, questions: readonly Interv
  */
 export async function interview(
   questions: readonly InterviewQuestion[],
-  { lesson, weights, threads }: { lesson: Lesson; weights: Weights; threads?: number },
+  { lesson, weights, threads }: { lesson: Lesson; weights: Weights; threads: number | undefined },
 ): Promise<{ answers: GivenAnswer[]; accuracy: Record<string, number> }> {
   const model = await compileModel({ config: lesson.config, weights }, { threads })
   try {

@@ -11,6 +11,7 @@ import type { SampleSource } from '../instruction-data/sample.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
 import type { ResidentTensor } from '../runtime/resident-tensor.ts'
+import type { Compute } from '../runtime/session.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
 import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
@@ -54,7 +55,7 @@ export type Lesson = {
   readonly dispose: () => Promise<void>
 }
 
-export async function openLesson(recipe: Recipe, { threads }: { threads?: number } = {}): Promise<Lesson> {
+export async function openLesson(recipe: Recipe, { device, threads }: Compute = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
   if (config.tiles !== undefined) {
@@ -114,7 +115,8 @@ export async function openLesson(recipe: Recipe, { threads }: { threads?: number
       ? await createPictureEncoder(config, {
           startingValue,
           batch: recipe.featureCache === undefined ? recipe.batch : 1, // kept features must not depend on their company
-          ...(threads !== undefined && { threads }),
+          device,
+          threads,
         })
       : undefined
   const pictureSlots = recipe.pack

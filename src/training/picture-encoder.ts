@@ -5,7 +5,7 @@ import type { LlavaConfig } from '../model/config.ts'
 import { patchFeatures } from '../model/vision-encoder.ts'
 import { parameters } from '../model/weights.ts'
 import { disposeTensor, residentTensor } from '../runtime/resident-tensor.ts'
-import { createSession, disposeSession, run } from '../runtime/session.ts'
+import { type Compute, createSession, disposeSession, operatorsOf, run } from '../runtime/session.ts'
 import { input, writeOnnx } from '../tensor/index.ts'
 import { stacked } from './batches.ts'
 
@@ -17,22 +17,25 @@ export type PictureEncoder = {
   readonly dispose: () => Promise<void>
 }
 
-type EncoderOptions = {
+type EncoderOptions = Compute & {
   startingValue: (weight: { name: string; shape: readonly number[] }) => Float32Array
   /** Pictures that are encoded at once. */
   batch: number
-  threads?: number
 }
 
 export async function createPictureEncoder(
   config: LlavaConfig,
-  { startingValue, batch, threads }: EncoderOptions,
+  { startingValue, batch, device, threads }: EncoderOptions,
 ): Promise<PictureEncoder> {
   const side = config.vision.imageSide
   const pixels = input('pixels', 'float32', [batch, 3, side, side])
   const graph = writeOnnx(
     { features: patchFeatures(config, parameters, pixels) },
-    { parameters: 'initializers', name: 'vision encoder' },
+    {
+      parameters: 'initializers',
+      name: 'vision encoder',
+      operators: operatorsOf(device),
+    },
   )
   const initializers = Object.fromEntries(
     graph.parameters.map(({ name, shape }) => {
@@ -40,7 +43,7 @@ export async function createPictureEncoder(
       return [name, residentTensor('float32', sizes, { data: startingValue({ name, shape: sizes }) })]
     }),
   )
-  const session = await createSession(graph.model, { initializers, ...(threads !== undefined && { threads }) })
+  const session = await createSession(graph.model, { device, threads, initializers })
   const encodeBatch = async (pictures: readonly Float32Array[]) => {
     const given = stacked(pictures, { shape: [3, side, side], count: batch }) // [batch, 3, S, S]
     const { features } = await run(session, { pixels: given }).finally(() => disposeTensor(given))

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Weights } from '../checkpoint/load.ts'
 import { mergeAdapter, writeAdapter } from '../checkpoint/lora.ts'
 import type { ResidentTensor } from '../runtime/resident-tensor.ts'
+import type { Compute } from '../runtime/session.ts'
 import { disposeBatch } from './batch-maker.ts'
 import { batchQueue } from './batch-queue.ts'
 import {
@@ -19,6 +20,7 @@ import type { Recipe } from './recipe.ts'
 import { type Progress, readCheckpoint, writeCheckpoint } from './run-checkpoint.ts'
 import { appendLog, appendPace, openRunFolder, syncLog } from './run-folder.ts'
 import { scheduleFactor } from './schedule.ts'
+import { fetchState, placeState } from './training-state.ts'
 import { createTrainingStep, disposeTrainingStep, type TrainingStep, trainOnce } from './training-step.ts'
 import { validate } from './validation.ts'
 
@@ -64,12 +66,11 @@ export type TrainingEvent =
   /** `seconds` counts the whole run, with what was trained before it was resumed. */
   | { readonly type: 'end'; readonly step: number; readonly seconds: number; readonly skipped: number }
 
-export type TrainingOptions = {
+export type TrainingOptions = Compute & {
   /** Where recipe, log and checkpoints go. */
   readonly folder: string
   /** Go on from the newest checkpoint in the folder, if there is one. */
   readonly resume?: boolean
-  readonly threads?: number
   /** Ends the run after the current step, with a checkpoint. */
   readonly signal?: AbortSignal | undefined
   readonly onEvent?: (event: TrainingEvent) => void
@@ -80,22 +81,23 @@ export type TrainingOptions = {
  * by itself in `adapter` below the folder.
  *
  * A run that is killed and resumed ends with the same weights and the same log, to the bit, as one that was not, on the same machine with the
- * same number of threads.
+ * same device and the same number of threads.
  */
 export async function train(recipe: Recipe, options: TrainingOptions): Promise<Weights> {
-  const { folder, resume = false } = options
-  const threads = { ...(options.threads !== undefined && { threads: options.threads }) }
-  const lesson = await openLesson(recipe, threads)
+  const { folder, resume = false, device, threads } = options
+  const lesson = await openLesson(recipe, { device, threads })
   try {
     const giveBack = await openRunFolder(folder, { recipe, resume })
     try {
       const { objective, groupOf, startingValue } = lesson
       const { optimizer, lengths } = recipe
-      const step = await createTrainingStep({ objective, lengths, groupOf, startingValue, optimizer, ...threads })
+      const step = await createTrainingStep({ objective, lengths, groupOf, startingValue, optimizer, device, threads })
       try {
         const onNotice = (text: string) => options.onEvent?.({ type: 'notice', text })
         const progress = await readCheckpoint(folder, { tensors: stateOf(step), onNotice })
+        await placeState(step.state)
         await learn({ lesson, step, progress }, options)
+        await fetchState(step.state)
         const adapter = lesson.adapter(step.weights)
         if (adapter !== undefined) await writeAdapter(join(folder, 'adapter'), adapter)
         return await modelOf(lesson, step)
@@ -110,7 +112,7 @@ export async function train(recipe: Recipe, options: TrainingOptions): Promise<W
   }
 }
 
-/** The whole model as it is now, by canonical name; what LoRA learned is merged into it. */
+/** The whole model as it is in main memory, by canonical name; what LoRA learned is merged into it. */
 async function modelOf(lesson: Lesson, step: TrainingStep): Promise<Weights> {
   const weights = lesson.wholeModel(step.weights)
   const adapter = lesson.adapter(step.weights)
@@ -128,6 +130,7 @@ async function learn({ lesson, step, progress: from }: Run, options: TrainingOpt
   let saved = from.step
   const save = async () => {
     progress = { ...progress, logBytes: await syncLog(folder) }
+    await fetchState(step.state)
     const path = await writeCheckpoint(folder, { tensors: stateOf(step), progress, keep: recipe.keepCheckpoints })
     saved = progress.step
     onEvent({ type: 'checkpoint', step: saved, path })
@@ -199,8 +202,9 @@ async function askNow(
   { lesson, step, questions }: { lesson: Lesson; step: TrainingStep; questions: readonly InterviewQuestion[] },
   { number, threads }: { number: number; threads: number | undefined },
 ): Promise<Extract<TrainingEvent, { type: 'answers' }>> {
+  await fetchState(step.state)
   const weights = await modelOf(lesson, step)
-  const said = await interview(questions, { lesson, weights, ...(threads !== undefined && { threads }) })
+  const said = await interview(questions, { lesson, weights, threads })
   return { type: 'answers', step: number, ...said }
 }
 

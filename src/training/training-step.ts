@@ -1,18 +1,20 @@
 /** A compiled training step: forward, backward and update over weights that stay where they are. */
 
 import type { WeightSource } from '../model/weights.ts'
-import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
-import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
-import { add, gradient, input, parameter, type Tensor, writeOnnx } from '../tensor/index.ts'
+import { disposeTensor, type ResidentTensor, residentTensor, type SessionTensor } from '../runtime/resident-tensor.ts'
+import { type Compute, createSession, disposeSession, operatorsOf, run, type Session } from '../runtime/session.ts'
+import { add, gradient, input, type OperatorSet, parameter, type Tensor, writeOnnx } from '../tensor/index.ts'
 import { type AdamWOptions, adamWGraph, stateNames, stepSizes, type Trained } from './adamw.ts'
 import type { Objective } from './objectives.ts'
+import { createTrainingState, disposeTrainingState, type TrainingState, turn } from './training-state.ts'
 
 export type TrainingStep = {
   readonly trained: readonly Trained[]
-  /** Current values by weight name, frozen ones included. */
+  /** Values in main memory by weight name, frozen ones included; on a GPU as of the last `fetchState`. */
   readonly weights: ReadonlyMap<string, ResidentTensor<'float32'>>
-  /** Moments of the optimizer by the names in `stateNames`. */
+  /** Moments of the optimizer by the names in `stateNames`, likewise. */
   readonly moments: ReadonlyMap<string, ResidentTensor<'float32'>>
+  readonly state: TrainingState
   readonly sessions: Graphs & { update: Session; accumulate: Session }
   /** Graphs for batches of a shorter length, over the same weights: compiled when the first such batch comes. */
   readonly shorter: {
@@ -26,7 +28,7 @@ export type TrainingStep = {
 
 type Graphs = { readonly gradient: Session; readonly score: Session }
 
-export type TrainingStepOptions = {
+export type TrainingStepOptions = Compute & {
   objective: (weights: WeightSource, options?: { length?: number }) => Objective
   /** Lengths besides the objective's own that batches may have. */
   lengths?: readonly number[] | undefined
@@ -35,7 +37,6 @@ export type TrainingStepOptions = {
   /** Called once per weight for its starting value. */
   startingValue: (weight: { name: string; shape: readonly number[] }) => Float32Array
   optimizer: AdamWOptions
-  threads?: number
 }
 
 /** @throws RangeError when every weight is frozen */
@@ -61,18 +62,19 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
       residentTensor('float32', weight.shape, { data: options.startingValue(weight) }),
     ]),
   )
-  const state = (nameOf: (name: string) => string) =>
+  const zeros = (nameOf: (name: string) => string) =>
     trained.map(({ name, shape }) => [nameOf(name), residentTensor('float32', shape)] as const)
 
   // Frozen weights are constants to the runtime, which may then pack them once.
   const isTrained = new Set(trained.map(({ name }) => name))
-  const threads = { ...(options.threads !== undefined && { threads: options.threads }) }
+  const { device, threads } = options
+  const operators = operatorsOf(device)
   const compile = (results: Readonly<Record<string, Tensor>>, name: string) => {
     const place = (weight: string) => (isTrained.has(weight) ? 'inputs' : 'initializers')
-    const graph = writeOnnx(results, { parameters: place, name })
+    const graph = writeOnnx(results, { parameters: place, name, operators })
     const frozen = graph.parameters.filter((weight) => !isTrained.has(weight.name))
     const initializers = Object.fromEntries(frozen.map((weight) => [weight.name, tensorOf(weights, weight.name)]))
-    return createSession(graph.model, { ...threads, initializers })
+    return createSession(graph.model, { device, threads, initializers })
   }
   const compileGraphs = async ({ loss, scores }: Objective): Promise<Graphs> => {
     const gradients = gradient(loss, variables)
@@ -85,15 +87,19 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
       score: await compile({ loss, scores }, 'score'),
     }
   }
+  const moments = new Map([...zeros(stateNames.first), ...zeros(stateNames.second)])
+  const gradients = new Map(zeros(stateNames.gradient))
+  const values = new Map([...trained.map(({ name }) => [name, tensorOf(weights, name)] as const), ...moments])
   return {
     trained,
     weights,
-    moments: new Map([...state(stateNames.first), ...state(stateNames.second)]),
-    gradients: new Map(state(stateNames.gradient)),
+    moments,
+    gradients,
+    state: await createTrainingState({ values, gradients }, { device, threads }),
     sessions: {
       ...(await compileGraphs(objective)),
-      update: await createSession(adamWGraph(trained, options.optimizer), threads),
-      accumulate: await createSession(accumulationGraph(trained), threads),
+      update: await createSession(adamWGraph(trained, { ...options.optimizer, operators }), { device, threads }),
+      accumulate: await createSession(accumulationGraph(trained, operators), { device, threads }),
     },
     shorter: {
       lengths: options.lengths ?? [],
@@ -132,32 +138,36 @@ export async function trainOnce(
 
 /** Forward and backward: leaves the gradients of all batches together in `step.gradients` and returns their loss. */
 export async function computeGradients(step: TrainingStep, batches: readonly Inputs[]): Promise<number> {
-  const { gradients } = step
+  const { gradients } = step.state
   let loss = 0
   for (const [index, batch] of batches.entries()) {
     const inputs = { ...trainedWeights(step), ...batch }
     const first = index === 0
     const graphs = await graphsFor(step, batch)
-    const results = first
-      ? await run(graphs.gradient, inputs, { outputs: Object.fromEntries(gradients), fetch: ['loss'] })
-      : await run(graphs.gradient, inputs)
-    loss += Number(tensorOf(results, 'loss').data[0])
-    if (first) disposeTensor(tensorOf(results, 'loss'))
-    else {
-      await addToGradients(step, results)
-      Object.values(results).forEach(disposeTensor)
-    }
+    const places = first ? gradients.current : step.state.moreGradients
+    const results = await run(graphs.gradient, inputs, {
+      ...(places !== undefined && { outputs: Object.fromEntries(places), fetch: ['loss'] }),
+    })
+    const { loss: part, ...fetched } = results
+    loss += Number(part?.data[0])
+    if (!first) await addToGradients(step, places ?? new Map(Object.entries(fetched)))
+    for (const tensor of places === undefined ? Object.values(results) : [part]) if (tensor) disposeTensor(tensor)
   }
   return loss
 }
 
-async function addToGradients({ trained, gradients, sessions }: TrainingStep, more: Inputs): Promise<void> {
-  const renamed = (prefix: string, tensors: Inputs | TrainingStep['gradients']) =>
+async function addToGradients(
+  { trained, state, sessions }: TrainingStep,
+  more: ReadonlyMap<string, SessionTensor>,
+): Promise<void> {
+  const { gradients } = state
+  const renamed = (prefix: string, tensors: ReadonlyMap<string, SessionTensor>) =>
     Object.fromEntries(
       trained.map(({ name }) => [`${prefix}:${name}`, tensorOf(tensors, stateNames.gradient(name))] as const),
     )
-  const inputs = { ...Object.fromEntries(gradients), ...renamed('more', more) }
-  await run(sessions.accumulate, inputs, { outputs: renamed('total', gradients), fetch: [] })
+  const inputs = { ...Object.fromEntries(gradients.current), ...renamed('more', more) }
+  await run(sessions.accumulate, inputs, { outputs: renamed('total', gradients.next), fetch: [] })
+  turn(gradients)
 }
 
 /** Moves weights and moments by the gradients; `number` counts from 1. Returns the gradients' norm before clipping. */
@@ -165,60 +175,64 @@ export async function updateWeights(
   step: TrainingStep,
   { number, rates }: { number: number; rates: Readonly<Record<string, number>> },
 ): Promise<number> {
-  const { sessions, moments, gradients } = step
+  const { sessions, state } = step
+  const { values, gradients } = state
   const sizes = Object.entries(stepSizes(step.options, { step: number, rates })).map(
     ([name, value]) => [name, residentTensor('float32', [], { data: Float32Array.of(value) })] as const,
   )
-  const moved = { ...trainedWeights(step), ...Object.fromEntries(moments) }
-  const inputs = usedBy(sessions.update, { ...moved, ...Object.fromEntries([...gradients, ...sizes]) })
-  const outputs = Object.fromEntries(Object.entries(moved).map(([name, tensor]) => [`next:${name}`, tensor]))
-  const results = await run(sessions.update, inputs, { outputs, fetch: ['norm'] })
-  const norm = tensorOf(results, 'norm')
+  const given = Object.fromEntries([...values.current, ...gradients.current, ...sizes])
+  const outputs = Object.fromEntries([...values.next].map(([name, tensor]) => [`next:${name}`, tensor]))
+  const { norm } = await run(sessions.update, usedBy(sessions.update, given), { outputs, fetch: ['norm'] })
+  turn(values)
   for (const [, tensor] of sizes) disposeTensor(tensor)
-  disposeTensor(norm)
-  return Number(norm.data[0])
+  if (norm !== undefined) disposeTensor(norm)
+  return Number(norm?.data[0])
 }
 
 /** Inputs of a graph besides its weights, by name. */
 export type Inputs = Readonly<Record<string, ResidentTensor>>
 
+type Given = Readonly<Record<string, SessionTensor>>
+
 /** Loss and scores of a batch without learning from it; the caller disposes the scores. */
 export async function scoreOnce(step: TrainingStep, batch: Inputs): Promise<{ loss: number; scores: ResidentTensor }> {
   const { score } = await graphsFor(step, batch)
   const results = await run(score, usedBy(score, { ...trainedWeights(step), ...batch }))
-  const loss = tensorOf(results, 'loss')
+  const { loss, scores } = results
+  if (loss === undefined || scores === undefined) throw new Error('A scored batch has no loss or no scores')
   disposeTensor(loss)
-  return { loss: Number(loss.data[0]), scores: tensorOf(results, 'scores') }
+  return { loss: Number(loss.data[0]), scores }
 }
 
 export async function disposeTrainingStep(step: TrainingStep): Promise<void> {
   const shorter = await Promise.allSettled(step.shorter.compiled.values())
   const compiled = shorter.flatMap((result) => (result.status === 'fulfilled' ? Object.values(result.value) : []))
+  await disposeTrainingState(step.state)
   await Promise.all([...Object.values(step.sessions), ...compiled].map(disposeSession))
   for (const tensors of [step.weights, step.moments, step.gradients]) [...tensors.values()].forEach(disposeTensor)
 }
 
-function trainedWeights(step: TrainingStep): Record<string, ResidentTensor> {
-  return Object.fromEntries(step.trained.map(({ name }) => [name, tensorOf(step.weights, name)]))
+function trainedWeights({ trained, state }: TrainingStep): Record<string, SessionTensor> {
+  return Object.fromEntries(trained.map(({ name }) => [name, tensorOf(state.values.current, name)]))
 }
 
-function accumulationGraph(trained: readonly Trained[]): Uint8Array {
+function accumulationGraph(trained: readonly Trained[], operators: OperatorSet): Uint8Array {
   const totals = trained.map(({ name, shape }) => {
     const total = add(input(stateNames.gradient(name), 'float32', shape), input(`more:${name}`, 'float32', shape))
     return [`total:${name}`, total] as const
   })
-  return writeOnnx(Object.fromEntries(totals), { parameters: 'inputs', name: 'accumulate' }).model
+  return writeOnnx(Object.fromEntries(totals), { parameters: 'inputs', name: 'accumulate', operators }).model
 }
 
 /** Those tensors that a session has inputs for. */
-function usedBy(session: Session, tensors: Inputs): Inputs {
+function usedBy(session: Session, tensors: Given): Given {
   return Object.fromEntries(
     session.inputNames.flatMap((name) => (tensors[name] === undefined ? [] : [[name, tensors[name]]])),
   )
 }
 
-function tensorOf(tensors: Inputs | ReadonlyMap<string, ResidentTensor>, name: string): ResidentTensor {
-  const tensor = tensors instanceof Map ? tensors.get(name) : (tensors as Inputs)[name]
+function tensorOf<T extends SessionTensor>(tensors: ReadonlyMap<string, T>, name: string): T {
+  const tensor = tensors.get(name)
   if (tensor === undefined) throw new Error(`Training step has no tensor ${name}`)
   return tensor
 }

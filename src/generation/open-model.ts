@@ -1,0 +1,57 @@
+/** Opens a model folder in a precision: the smallest way from weight files to compiled graphs. */
+
+import { loadWeights } from '../checkpoint/load.ts'
+import type { LlavaConfig } from '../model/config.ts'
+import { type CompiledModel, type CompileOptions, compileModel, compileSupplied } from './compiled-model.ts'
+import { cachedWeights, cacheFolder, prepareCache } from './model-cache.ts'
+import { attempt } from './model-folder.ts'
+import { choosePrecision, type Precision, type PrecisionChoice } from './precision.ts'
+import { type ConversionOptions, convertInMemory, type SuppliedWeights, withFolderReader } from './stored-weights.ts'
+
+export type OpenModelOptions = {
+  /** Worker threads; all cores when left out. */
+  readonly threads?: number | undefined
+  /** How the weights are kept; `auto`, the default, chooses by the size of the model and the free memory. */
+  readonly precision?: Precision | 'auto' | undefined
+  /** Where converted weights are kept for the next time; in memory only where the folder cannot be written to, or when it is `false`. */
+  readonly cache?: string | false | undefined
+  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  readonly contextMemory?: number | undefined
+  /** Called while weights are converted, which a large model takes minutes for, once. */
+  readonly onConversion?: ConversionOptions['onProgress']
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Small models are loaded as float32. Others are converted when they are opened for the first time.
+ *
+ * @throws RangeError when the weights do not fit into memory, errors of the weight files, `signal.reason` when the signal fires
+ */
+export async function openModel(
+  { folder, config }: { folder: string; config: LlavaConfig },
+  options: OpenModelOptions,
+): Promise<{ model: CompiledModel; choice: PrecisionChoice }> {
+  const { threads, signal, contextMemory } = options
+  const choice = choosePrecision(config, { wanted: options.precision })
+  const { precision } = choice
+  const limits: CompileOptions = { threads, signal, contextMemory }
+  const read = <T>(from: () => Promise<T>) =>
+    attempt(folder, 'its weights', from).catch((error) => {
+      throw signal?.aborted ? signal.reason : error
+    })
+  if (precision === 'f32') {
+    const weights = await read(() => loadWeights(folder, config))
+    return { model: await compileModel({ config, weights }, limits), choice }
+  }
+  const weights = await read(() => convertedWeights({ folder, config }, { ...options, precision }))
+  return { model: await compileSupplied({ config, weights, precision }, limits), choice }
+}
+
+async function convertedWeights(
+  source: { folder: string; config: LlavaConfig },
+  { precision, cache = cacheFolder(), signal, onConversion: onProgress }: OpenModelOptions & { precision: Precision },
+): Promise<SuppliedWeights> {
+  const options = { precision, signal, onProgress }
+  if (cache !== false && (await prepareCache(cache))) return cachedWeights(source, { ...options, cache })
+  return withFolderReader(source, (reader) => convertInMemory(source.config, reader, options))
+}

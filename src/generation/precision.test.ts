@@ -1,0 +1,192 @@
+import { describe, expect, test } from 'vitest'
+import { llava7B } from '../../bench/shapes.ts'
+import { randomView, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
+import { expectedTensors } from '../checkpoint/layouts.ts'
+import type { Weights } from '../checkpoint/load.ts'
+import type { LlavaConfig } from '../model/config.ts'
+import { quantizeBlocks, quantizeRows, restoreBlocks, restoreRows } from '../runtime/quantize.ts'
+import { type CompiledModel, compileModel, disposeModel } from './compiled-model.ts'
+import { closeContext, openContext, readPrompt, readToken } from './context.ts'
+import { bytesOfWeights, choosePrecision, formOf, formsOf, type Precision, precisions } from './precision.ts'
+import { type Prompt, preparePicture } from './prompt.ts'
+import { greedy } from './sampling.ts'
+import { trace } from './trace.ts'
+import { generateUncached } from './uncached.ts'
+import { bytesOfParts, partsOf } from './weight-forms.ts'
+
+/** Wide enough for blocks to be whole. */
+const config = tinyConfig({
+  language: { width: 128, heads: 4, keyValueHeads: 4, headSize: 32, mlpWidth: 192, context: 64 },
+})
+
+function promptOf(of: LlavaConfig): Prompt {
+  const placeholders = new Array<number>(of.visualTokens).fill(of.imageToken)
+  const picture = { ...preparePicture(randomView(of, { seed: 5 }), of), start: 1 }
+  return { ids: Int32Array.from([1, ...placeholders, 20, 33, 47, 51]), pictures: [picture] }
+}
+
+/** Logits of the prompt and of a few given tokens. */
+async function logitsOf(model: CompiledModel): Promise<Float32Array[]> {
+  const context = openContext(model)
+  const all = [(await readPrompt(context, promptOf(model.config))).logits]
+  for (const token of [60, 61, 62]) all.push(await readToken(context, token))
+  closeContext(context)
+  return all
+}
+
+/** The float32 weights that the codes of a precision stand for. */
+function restored(weights: Weights, precision: Precision): Weights {
+  return new Map(
+    [...weights].map(([name, { shape, data }]) => {
+      const [form = 'float32'] = formsOf({ name, shape }, precision)
+      const width = shape[1] ?? 1
+      if (form === 'int8') return [name, { shape, data: restoreRows(quantizeRows(data, width)) }]
+      const [bits, block] = form.replace('int', '').split('-').map(Number)
+      if ((bits !== 4 && bits !== 8) || block === undefined) return [name, { shape, data }]
+      return [
+        name,
+        { shape, data: restoreBlocks(quantizeBlocks(data, { width, bits, block }), { width, bits, block }) },
+      ]
+    }),
+  )
+}
+
+function relativeError(found: readonly Float32Array[], expected: readonly Float32Array[]): number {
+  let [error, size] = [0, 0]
+  for (const [step, logits] of expected.entries()) {
+    for (const [i, value] of logits.entries()) {
+      error += (found[step]![i]! - value) ** 2
+      size += value ** 2
+    }
+  }
+  return Math.sqrt(error / size)
+}
+
+describe.each([
+  ['CLIP with LLaMA', config],
+  ['SigLIP with Qwen2, tied head', tinySiglipConfig({ language: { width: 64, context: 64 } })],
+])('%s', (_, config) => {
+  test.each(['int8', 'int4', 'int4-128'] as const)('in %s computes what its codes stand for', async (precision) => {
+    const weights = randomWeights(config)
+    const [coded, plain] = [
+      await compileModel({ config, weights }, { precision, threads: 1 }),
+      await compileModel({ config, weights: restored(weights, precision) }, { threads: 1 }),
+    ]
+    // What is left is the rounding of the activations to 8 bits, layer after layer.
+    expect(relativeError(await logitsOf(coded), await logitsOf(plain))).toBeLessThan(0.06)
+    await disposeModel(coded)
+    await disposeModel(plain)
+  })
+
+  test('in f16 computes what float32 computes, to the rounding of the weights', async () => {
+    const weights = randomWeights(config)
+    const half = await compileModel({ config, weights }, { precision: 'f16', threads: 1 })
+    const plain = await compileModel({ config, weights }, { threads: 1 })
+    const error = relativeError(await logitsOf(half), await logitsOf(plain))
+    expect(error).toBeGreaterThan(0)
+    expect(error).toBeLessThan(0.003)
+    await disposeModel(half)
+    await disposeModel(plain)
+  })
+})
+
+test.each(
+  precisions.filter((precision) => precision !== 'mixed'),
+)('cached generation in %s follows the uncached', async (precision) => {
+  const model = await compileModel({ config, weights: randomWeights(config) }, { precision, threads: 1 })
+  const prompt = promptOf(config)
+  const slow = await generateUncached(model, prompt, { maxTokens: 6 })
+  const context = openContext(model)
+  const fast = [(await readPrompt(context, prompt)).logits]
+  for (const { token } of slow.slice(0, -1)) fast.push(await readToken(context, token))
+  // A last bit that differs may round an activation to the neighbouring code.
+  expect(
+    relativeError(
+      fast,
+      slow.map(({ logits }) => logits),
+    ),
+  ).toBeLessThan(precision === 'f32' || precision === 'f16' ? 1e-4 : 0.02)
+  expect(greedy(fast[0]!)).toBe(slow[0]!.token)
+  await disposeModel(model)
+})
+
+test('mixed reads prompts as int8 does and answers as int4-128 does', async () => {
+  const weights = randomWeights(config)
+  const models = new Map<Precision, CompiledModel>()
+  for (const precision of ['mixed', 'int8', 'int4-128'] as const) {
+    models.set(precision, await compileModel({ config, weights }, { precision, threads: 1 }))
+  }
+  const [mixed, int8] = [models.get('mixed')!, models.get('int8')!]
+  expect((await logitsOf(mixed))[0]).toEqual((await logitsOf(int8))[0])
+  expect((await logitsOf(mixed))[1]).not.toEqual((await logitsOf(int8))[1])
+  const traced = (await trace(mixed, promptOf(config))).get('logits')
+  expect(traced?.data).toEqual((await trace(int8, promptOf(config))).get('logits')?.data)
+  for (const model of models.values()) await disposeModel(model)
+})
+
+test('a cache of float16 holds what one of float32 holds, to the rounding of its numbers', async () => {
+  const weights = randomWeights(config)
+  const half = await compileModel({ config, weights }, { threads: 1, cacheType: 'float16' })
+  const plain = await compileModel({ config, weights }, { threads: 1 })
+  expect(plain.cacheType).toBe('float32')
+  const error = relativeError(await logitsOf(half), await logitsOf(plain))
+  expect(error).toBeGreaterThan(0)
+  expect(error).toBeLessThan(0.003)
+  await disposeModel(half)
+  await disposeModel(plain)
+})
+
+describe('choosing', () => {
+  const large = llava7B()
+
+  test('a small model stays exact, whatever the memory', () => {
+    expect(choosePrecision(tinyConfig(), { memory: 1e9 }).precision).toBe('f32')
+  })
+
+  test('a large one takes what fits: both forms, then one', () => {
+    expect(choosePrecision(large, { memory: 24e9 })).toEqual({
+      precision: 'mixed',
+      reason: '10.5 GB of weights with 24.0 GB of memory free',
+    })
+    expect(choosePrecision(large, { memory: 12e9 }).precision).toBe('int4')
+    expect(choosePrecision(large, { memory: 7e9 }).precision).toBe('int4-128')
+    expect(() => choosePrecision(large, { memory: 4e9 })).toThrow(
+      /^Cannot load the model: its weights take 4.0 GB in the smallest precision and 4.0 GB of memory are free, expected 6.7 GB$/,
+    )
+  })
+
+  test('what is asked for is taken, unless it cannot fit', () => {
+    expect(choosePrecision(large, { wanted: 'int8', memory: 16e9 }).precision).toBe('int8')
+    expect(() => choosePrecision(large, { wanted: 'f32', memory: 16e9 })).toThrow(
+      /they take 28.\d GB and 16.0 GB of memory are free, expected --precision mixed or int4-128 or int4 or int8 or f16/,
+    )
+  })
+
+  test('bytes are those of the parts; norms and biases are always float32', () => {
+    for (const precision of precisions) {
+      let bytes = 0
+      for (const [name, shape] of expectedTensors(config)) {
+        const forms = formsOf({ name, shape }, precision)
+        bytes += forms.reduce((sum, form) => sum + bytesOfParts(partsOf({ name, shape }, form)), 0)
+        if (shape.length === 1) expect(forms).toEqual(['float32'])
+      }
+      expect(bytesOfWeights(config, precision)).toBe(bytes)
+    }
+    const down = { name: 'languageModel.blocks.0.mlp.down.weight', shape: [128, 192] }
+    expect(formOf(down, { precision: 'mixed', role: 'prompt' })).toBe('int8')
+    expect(formOf(down, { precision: 'mixed', role: 'decoding' })).toBe('int4-128')
+  })
+})
+
+test('a prompt beyond the memory for the cache is refused before anything is read', async () => {
+  const weights = randomWeights(config)
+  const memory = { contextMemory: 8 * 2 * 3 * 128 * 4 }
+  const compact = await compileModel({ config, weights }, { threads: 1, ...memory })
+  expect(compact).toMatchObject({ context: 16, cacheType: 'float16' }) // float32 would not do for the context of 64
+  const model = await compileModel({ config, weights }, { threads: 1, ...memory, cacheType: 'float32' })
+  expect(model.context).toBe(8)
+  await expect(readPrompt(openContext(model), promptOf(config))).rejects.toThrow(
+    /^Cannot generate: the prompt has 9 tokens \(4 of them visual tokens\), expected fewer than 8: each takes 1 MB in the KV cache, for which 1 MB are set aside$/,
+  )
+  for (const made of [compact, model]) await disposeModel(made)
+})

@@ -1,0 +1,107 @@
+/** Precisions: in how many bits the weights of a model are kept, and which one suits a model and a machine. */
+
+import { availableMemory } from 'node:process'
+import { expectedTensors } from '../checkpoint/layouts.ts'
+import type { LlavaConfig } from '../model/config.ts'
+import { bytesOfParts, partsOf, type WeightForm } from './weight-forms.ts'
+
+/**
+ * `int8`: linear layers in 8 bits with a scale per channel, activations in 8 bits with a scale per token. `int4`: the language model's linear layers
+ * in blocks of 32 numbers with 4 bits; `int4-128`: larger blocks, faster and coarser. `mixed`: prompts are read in int8 and answers written in
+ * int4-128, for which both are kept. In all of these the vision encoder is int8, token embedding and head have 8 bits, norms and biases float32.
+ */
+export const precisions = ['f32', 'f16', 'int8', 'int4', 'int4-128', 'mixed'] as const
+export type Precision = (typeof precisions)[number]
+
+/** What a graph is for. A picture is read by the encoder, a prompt at once, and an answer is written token by token. */
+export type Role = 'encoder' | 'prompt' | 'decoding'
+
+export function isPrecision(text: string): text is Precision {
+  return precisions.some((precision) => precision === text)
+}
+
+/** How a weight is kept for one role. */
+export function formOf(
+  { name, shape }: { name: string; shape: readonly number[] },
+  { precision, role }: { precision: Precision; role: Role },
+): WeightForm {
+  // Only what multiplies or is looked up: norms, biases and positions are few numbers.
+  if (precision === 'f32' || shape.length !== 2 || !name.endsWith('.weight')) return 'float32'
+  if (precision === 'f16') return 'float16'
+  // Eight bits in rows, which serve as a table and as a head alike.
+  if (name === 'languageModel.tokenEmbedding.weight' || name === 'languageModel.head.weight') return 'int8-128'
+  if (role === 'encoder' || precision === 'int8') return 'int8'
+  if (precision === 'mixed') return role === 'prompt' ? 'int8' : 'int4-128'
+  return precision === 'int4' ? 'int4-32' : 'int4-128'
+}
+
+/** Whether a prompt and the answer to it are computed from the same weights. */
+export function hasOneForm(precision: Precision): boolean {
+  return precision !== 'mixed'
+}
+
+/** All forms of a weight that the graphs of a model ask for. */
+export function formsOf(
+  weight: { name: string; shape: readonly number[] },
+  precision: Precision,
+): readonly WeightForm[] {
+  const roles: readonly Role[] = weight.name.startsWith('languageModel.') ? ['prompt', 'decoding'] : ['encoder']
+  return [...new Set(roles.map((role) => formOf(weight, { precision, role })))]
+}
+
+/** Bytes that the weights of a model take. */
+export function bytesOfWeights(config: LlavaConfig, precision: Precision): number {
+  const sizes = [...expectedTensors(config)].flatMap(([name, shape]) =>
+    formsOf({ name, shape }, precision).map((form) => bytesOfParts(partsOf({ name, shape }, form))),
+  )
+  return sizes.reduce((sum, size) => sum + size, 0)
+}
+
+export type PrecisionChoice = {
+  readonly precision: Precision
+  /** One sentence without final period. */
+  readonly reason: string
+}
+
+/** Up to this many bytes of float32 weights, every precision is quick, and the exact one is no burden. */
+const smallModel = 1e9
+
+/** Room for the KV cache, activations and the program, as a share of the memory. */
+const shareForWeights = 0.6
+
+/**
+ * The precision for a model: as asked for, or chosen by what the machine can hold.
+ *
+ * @throws RangeError when the weights take more memory than there is
+ */
+export function choosePrecision(
+  config: LlavaConfig,
+  { wanted = 'auto', memory = availableMemory() }: { wanted?: Precision | 'auto' | undefined; memory?: number } = {},
+): PrecisionChoice {
+  const size = (precision: Precision) => bytesOfWeights(config, precision)
+  if (wanted !== 'auto') {
+    if (size(wanted) > memory) {
+      const fitting = [...precisions].reverse().filter((precision) => size(precision) <= memory)
+      const way = fitting.length === 0 ? 'more memory' : `--precision ${fitting.join(' or ')}`
+      throw new RangeError(
+        `Cannot load the weights in ${wanted}: they take ${gigabytes(size(wanted))} and ${gigabytes(memory)} of memory are free, expected ${way}`,
+      )
+    }
+    return { precision: wanted, reason: `as asked, ${gigabytes(size(wanted))} of weights` }
+  }
+  if (size('f32') <= Math.min(smallModel, memory * shareForWeights)) {
+    return { precision: 'f32', reason: `${gigabytes(size('f32'))} of weights are few` }
+  }
+  for (const precision of ['mixed', 'int4', 'int4-128'] as const) {
+    if (size(precision) > memory * shareForWeights) continue
+    const reason = `${gigabytes(size(precision))} of weights with ${gigabytes(memory)} of memory free`
+    return { precision, reason }
+  }
+  throw new RangeError(
+    `Cannot load the model: its weights take ${gigabytes(size('int4-128'))} in the smallest precision and ${gigabytes(memory)} of memory are free, expected ${gigabytes(size('int4-128') / shareForWeights)}`,
+  )
+}
+
+export function gigabytes(bytes: number): string {
+  return bytes < 1e8 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`
+}
