@@ -219,7 +219,7 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
     [
       'pickled weights',
       () => askOf('pickle', (copy) => renameSync(join(copy, 'model.safetensors'), join(copy, 'pytorch_model.bin'))),
-      /found only pytorch_model\.bin, a pickle .*convert it with transformers: .*save_pretrained/,
+      /found only pytorch_model\.bin, a pickle .*convert it in this folder with python -c ".*save_file/,
     ],
     [
       'GGUF in the place of safetensors',

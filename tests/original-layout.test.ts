@@ -151,6 +151,21 @@ describe('LLaVA 1 and 1.5', () => {
     })
   })
 
+  test('say where the vision encoder is expected when it is nowhere', async () => {
+    await writeOriginal({ config: language, weights: await weightsOf('clip-llama') }, { encoder, apart: true })
+    const config = await loadConfig(folder)
+    const json = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))
+    const known = 'openai/clip-vit-large-patch14-336'
+    writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...json, mm_vision_tower: known }))
+    await expect(loadWeights(folder, config)).rejects.toThrow(
+      /found no vision encoder among them, expected a folder "clip-vit-large-patch14-336" with it inside the model's folder or beside it$/,
+    )
+    writeFileSync(join(folder, 'config.json'), JSON.stringify(json))
+    rmSync(join(folder, 'tiny-encoder', 'model.safetensors'))
+    writeFileSync(join(folder, 'tiny-encoder', 'pytorch_model.bin'), '')
+    await expect(loadWeights(folder, config)).rejects.toThrow(/tiny-encoder: found only pytorch_model\.bin, a pickle/)
+  })
+
   test('crop where the config does not say that they pad, with the colours of the encoder', async () => {
     await writeOriginal({ config: language, weights: await weightsOf('clip-llama') }, { encoder })
     const own = { image_processor_type: 'CLIPImageProcessor', image_mean: [0.1, 0.2, 0.3] }

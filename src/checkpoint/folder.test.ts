@@ -77,8 +77,11 @@ describe('openCheckpoint', () => {
     await writeFile(join(folder, 'model-q4_0.gguf'), '')
     await expect(openCheckpoint(folder)).rejects.toThrow('found only model-q4_0.gguf, a GGUF file')
     await rm(join(folder, 'model-q4_0.gguf'))
+    await writeFile(join(folder, 'mm_projector.bin'), '') // beside the whole model in original releases
     await writeFile(join(folder, 'pytorch_model-00001-of-00002.bin'), '')
-    await expect(openCheckpoint(folder)).rejects.toThrow('safe_serialization=True')
+    await expect(openCheckpoint(folder)).rejects.toThrow(
+      /found only pytorch_model-00001-of-00002\.bin, a pickle .*save_file/,
+    )
     await expect(openCheckpoint(join(folder, 'nowhere'))).rejects.toThrow('ENOENT')
   })
 })

@@ -103,13 +103,22 @@ async function openShard(folder: string, shard: string): Promise<SafetensorsFile
   }
 }
 
+/** Joins all shards and needs no class of the model, so that it serves every layout and a vision encoder alone. */
+const conversion = [
+  'import glob, torch',
+  'from safetensors.torch import save_file',
+  "files = [torch.load(name, map_location='cpu', weights_only=True) for name in glob.glob('pytorch_model*.bin')]",
+  `save_file({key: value.clone() for file in files for key, value in file.items()}, '${weightsFile}', {'format': 'pt'})`,
+].join('; ')
+
 async function describeAbsence(folder: string): Promise<string> {
   const names = await readdir(folder)
-  const pickle = names.find((name) => /\.(bin|pt|pth)$/.test(name))
+  const pickles = names.filter((name) => /\.(bin|pt|pth)$/.test(name)).sort()
+  const pickle = pickles.find((name) => name.startsWith('pytorch_model')) ?? pickles[0]
   if (pickle !== undefined) {
     return (
-      `found only ${pickle}, a pickle that can run code when opened, expected ${weightsFile}; convert it with transformers: ` +
-      'AutoModelForImageTextToText.from_pretrained(folder).save_pretrained(out, safe_serialization=True)'
+      `found only ${pickle}, a pickle that can run code when opened, expected ${weightsFile}; convert it in this folder with ` +
+      `python -c "${conversion}"`
     )
   }
   const foreign = names.find((name) => name.endsWith('.gguf'))

@@ -165,12 +165,15 @@ function inOrder(places: ReadonlyMap<string, Place>, expected: Shapes): Map<stri
   )
 }
 
-/** The weights of the vision encoder's own folder, which original releases may have. */
+/** The weights of the vision encoder's own folder, which original releases have that do not hold it. */
 async function openEncoder(folder: string): Promise<Checkpoint | undefined> {
   const json = await readStrictJson(join(folder, 'config.json'))
   if (!isOriginalConfig(json)) return undefined
-  const { encoderFolder } = await readOriginalModel(folder, json)
-  return encoderFolder === undefined ? undefined : openCheckpoint(encoderFolder)
+  const { encoderFolder, encoderName } = await readOriginalModel(folder, json)
+  if (encoderFolder !== undefined) return openCheckpoint(encoderFolder)
+  throw new Error(
+    `Cannot load the weights of ${folder}: found no vision encoder among them, expected a folder ${quote(encoderName)} with it inside the model's folder or beside it`,
+  )
 }
 
 /** How the layout that fits best names a model's tensors. */

@@ -16,7 +16,8 @@ export type OriginalModel = {
   readonly config: LlavaConfig
   /** What preprocessor_config.json of the same model says in Hugging Face's layout. */
   readonly processor: Readonly<Record<string, unknown>>
-  /** The vision encoder's own folder, where there is one. */
+  /** What the vision encoder's own folder is called, and where it is, if it is there. */
+  readonly encoderName: string
   readonly encoderFolder: string | undefined
 }
 
@@ -125,7 +126,8 @@ export async function readOriginalModel(folder: string, json: unknown): Promise<
     imageToken: pictureStandIn,
     ...(parsed.tiles && { tiles: { ...parsed.tiles, unpadding: 'truncated' } }),
   }
-  return { config, processor: await processorOf(original, { vision, encoderFolder, tiles }), encoderFolder }
+  const processor = await processorOf(original, { vision, encoderFolder, tiles })
+  return { config, processor, encoderName: basename(original.mm_vision_tower), encoderFolder }
 }
 
 function parseOriginal(json: unknown): OriginalConfig {
