@@ -10,8 +10,8 @@ import { closeCheckpoint, openCheckpoint } from './folder.ts'
 import { readStrictJson } from './json.ts'
 import { expectedTensors, isIgnored, optionalTensors, toCanonical } from './layouts.ts'
 import { loadConfig, loadWeights, readRenamed, type Weights } from './load.ts'
-import type { Rename } from './places.ts'
 import { renameClip } from './load-clip.ts'
+import type { Rename } from './places.ts'
 
 export type WantedPart = {
   /** As the names of its weights begin. */
