@@ -234,7 +234,7 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
     [
       'a GGUF file as model',
       () => ['ask', question, '--model', file('model.gguf', 'GGUF')],
-      /model\.gguf: it is a GGUF file of llama\.cpp's, expected a folder/,
+      /model\.gguf: it is a file for llama\.cpp, expected a folder with config\.json and safetensors/,
     ],
     [
       'a tokenizer without the image token',
