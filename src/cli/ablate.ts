@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { evaluatePicturebook } from '../evaluation/picturebook.ts'
 import { Llava } from '../llava.ts'
-import { type Device, devices } from '../runtime/session.ts'
+import { type Device, devices } from '../runtime/device.ts'
 import { type Ablations, readAblations, selectVariants } from '../training/ablation.ts'
 import { neededFolders, type PlannedRun, planRuns, recipeThatMakes } from '../training/ablation-plan.ts'
 import {

@@ -13,7 +13,7 @@ import { writeFully } from '../checkpoint/safetensors-writer.ts'
 import { openWeightReader, type WeightReader } from '../checkpoint/weight-reader.ts'
 import { type LlavaConfig, toHuggingFaceConfig } from '../model/config.ts'
 import { type GraphValue, type OnnxGraph, writeOnnx } from '../tensor/index.ts'
-import { modelGraphs } from './compiled-model.ts'
+import { modelGraphs } from './graphs.ts'
 
 const descriptionFile = 'llava.json'
 const alignment = 4096 // runtimes map the file by pages

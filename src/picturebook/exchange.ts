@@ -1,8 +1,9 @@
 /** Questions and answers as data: the skills, one exchange, what an asker may look at, and how both forms are worded. */
 import { drawCategory } from './composition.ts'
-import { askShortly, type Form, phrase, type Slots } from './phrasings.ts'
+import { type Form, phrase, type Slots } from './phrasings.ts'
 import type { Random } from './random.ts'
 import { absentCategories, type Scene } from './scene.ts'
+import { askShortly } from './short-answers.ts'
 import type { Split } from './splits.ts'
 
 /** The order decides the random numbers of each skill: append, never insert. */

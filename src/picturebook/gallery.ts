@@ -1,9 +1,9 @@
 /** A page to look through scenes: pictures with their boxes, captions and questions, in one HTML file that needs nothing else. */
 import { categoryIndex } from './categories.ts'
 import type { Credit } from './coco.ts'
-import { withoutRequest } from './phrasings.ts'
 import type { Exchange } from './questions.ts'
 import type { Scene, SceneObject } from './scene.ts'
+import { withoutRequest } from './short-answers.ts'
 import type { Split } from './splits.ts'
 
 export type GalleryItem = {

@@ -8,7 +8,6 @@ export { centerLabels, labelNames, partLabels, settingCount, textPicture } from 
 export { thingsSaid } from './language.ts'
 export * from './llava-json.ts'
 export { mirrorExchange, mirrorScene } from './mirror.ts'
-export { shortAnswerPrompt } from './phrasings.ts'
 export * from './questions.ts'
 export * from './rendering.ts'
 export {
@@ -20,4 +19,5 @@ export {
   type SceneOptions,
   type Setting,
 } from './scene.ts'
+export { shortAnswerPrompt } from './short-answers.ts'
 export * from './splits.ts'

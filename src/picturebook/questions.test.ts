@@ -4,9 +4,10 @@ import { captions } from './captions.ts'
 import { corpus } from './corpus.ts'
 import { thingsSaid } from './language.ts'
 import { toLlavaJson } from './llava-json.ts'
-import { phrasings, withoutRequest } from './phrasings.ts'
+import { phrasings } from './phrasings.ts'
 import { type Exchange, makeConversation, makeExchange, type Skill, skills } from './questions.ts'
 import { countCategories, makeScene } from './scene.ts'
+import { withoutRequest } from './short-answers.ts'
 
 const train = Array.from({ length: 2000 }, (_, seed) => makeScene(seed))
 

@@ -1,7 +1,7 @@
 /** Sessions: a compiled ONNX graph that runs on resident tensors, off the event loop, and can be stopped midway. */
 import { availableParallelism } from 'node:os'
-import type { OperatorSet } from '../tensor/index.ts'
 import { check, created, onnxRuntime } from './api.ts'
+import { addWebGpu, type Compute, type Device, gpuAllocator, inTurn } from './device.ts'
 import type { ElementType } from './element-type.ts'
 import { type Address, nativePath, nativeText, pointersTo } from './foreign-functions.ts'
 import { type NativeCall, runNative } from './native-run.ts'
@@ -21,24 +21,6 @@ export type Session = {
   readonly inputNames: readonly string[]
   readonly outputNames: readonly string[]
   readonly [stateKey]: State
-}
-
-/** Where operators run. `webgpu` is the provider inside ONNX Runtime's library: any GPU with a Vulkan, Metal or Direct3D 12 driver. */
-export type Device = 'cpu' | 'webgpu'
-
-export const devices = ['cpu', 'webgpu'] as const satisfies readonly Device[]
-
-/** Where a session computes, and on how many processor threads. */
-export type Compute = {
-  /** `cpu` when left out. What the device has no operator for runs on the CPU; inputs and outputs are copied there and back. */
-  readonly device?: Device | undefined
-  /** Worker threads for one operator; all cores when left out. */
-  readonly threads?: number | undefined
-}
-
-/** The operators to write a graph with that is to run on a device. */
-export function operatorsOf(device: Device | undefined): OperatorSet {
-  return device === 'webgpu' ? 'gpu' : 'cpu'
 }
 
 export type SessionOptions = Compute & {
@@ -85,9 +67,6 @@ type State = {
   allocator: Address | undefined
   disposal: Promise<void> | undefined
 }
-
-/** OrtAllocatorType */
-const deviceAllocator = 0
 
 const optimizationLevels = { none: 0, basic: 1, extended: 2, all: 99 } as const
 
@@ -190,18 +169,6 @@ export function deviceTensor<D extends ElementType>(
   return tensorFrom(state.allocator, description)
 }
 
-/** The allocator of a session's GPU memory. Tensors made with it go back to it, so it lives as long as the session. */
-function gpuAllocator(session: Address): Address {
-  const { api } = onnxRuntime()
-  const action = 'reach the memory of the device'
-  const memory = created(action, (out) => api.CreateMemoryInfo(nativeText('WebGPU_Buf'), deviceAllocator, 0, 0, out))
-  try {
-    return created(action, (out) => api.CreateAllocator(session, memory, out))
-  } finally {
-    api.ReleaseMemoryInfo(memory)
-  }
-}
-
 function endSession(state: State): Promise<void> {
   state.disposal ??= releaseState(state)
   return state.disposal
@@ -212,16 +179,6 @@ async function releaseState(state: State): Promise<void> {
   if (state.allocator !== undefined) onnxRuntime().api.ReleaseAllocator(state.allocator)
   await inTurn(state.device, () => onnxRuntime().api.ReleaseSession.inBackground([state.native]))
   state.initializers.forEach(giveBackValue)
-}
-
-let gpuWork: Promise<unknown> = Promise.resolve()
-
-/** All sessions on the GPU share one command encoder, which takes the commands of one call at a time. */
-function inTurn<T>(device: Device, work: () => Promise<T>): Promise<T> {
-  if (device === 'cpu') return work()
-  const result = gpuWork.then(work, work)
-  gpuWork = result
-  return result
 }
 
 /** Native session options; the caller releases them. */
@@ -248,24 +205,6 @@ function nativeSettings(options: SessionOptions, action: string): Address {
     api.ReleaseSessionOptions(settings)
     throw error
   }
-}
-
-/** @throws Error when there is no GPU, or none that its driver offers through WebGPU's interfaces */
-function addWebGpu(settings: Address, action: string): void {
-  const { api } = onnxRuntime()
-  // Token ids and positions are int64, which shaders lack: the provider then keeps the lower half.
-  const keys = [nativeText('ep.webgpuexecutionprovider.enableInt64')]
-  const values = [nativeText('1')]
-  check(
-    api.SessionOptionsAppendExecutionProvider(
-      settings,
-      nativeText('WebGPU'),
-      pointersTo(keys),
-      pointersTo(values),
-      keys.length,
-    ),
-    `${action} on device webgpu`,
-  )
 }
 
 function configEntries({ externalFolder, keepConstants }: SessionOptions): Record<string, string> {

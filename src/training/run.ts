@@ -3,8 +3,8 @@
 import { join } from 'node:path'
 import type { Weights } from '../checkpoint/load.ts'
 import { mergeAdapter, writeAdapter } from '../checkpoint/lora.ts'
+import type { Compute } from '../runtime/device.ts'
 import type { ResidentTensor } from '../runtime/resident-tensor.ts'
-import type { Compute } from '../runtime/session.ts'
 import { disposeBatch } from './batch-maker.ts'
 import { batchQueue } from './batch-queue.ts'
 import {

@@ -5,13 +5,14 @@
  * there are two copies, and each update reads one and writes the other. Main memory then holds what was last put there by `fetchState`.
  */
 
+import type { Compute } from '../runtime/device.ts'
 import {
   type DeviceTensor,
   disposeTensor,
   type ResidentTensor,
   type SessionTensor,
 } from '../runtime/resident-tensor.ts'
-import { type Compute, createSession, deviceTensor, disposeSession, run, type Session } from '../runtime/session.ts'
+import { createSession, deviceTensor, disposeSession, run, type Session } from '../runtime/session.ts'
 import { input, writeOnnx } from '../tensor/index.ts'
 
 type HostTensors = ReadonlyMap<string, ResidentTensor<'float32'>>

@@ -1,8 +1,9 @@
 /** A compiled training step: forward, backward and update over weights that stay where they are. */
 
 import type { WeightSource } from '../model/weights.ts'
+import { type Compute, operatorsOf } from '../runtime/device.ts'
 import { disposeTensor, type ResidentTensor, residentTensor, type SessionTensor } from '../runtime/resident-tensor.ts'
-import { type Compute, createSession, disposeSession, operatorsOf, run, type Session } from '../runtime/session.ts'
+import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { add, gradient, input, type OperatorSet, parameter, type Tensor, writeOnnx } from '../tensor/index.ts'
 import { type AdamWOptions, adamWGraph, stateNames, stepSizes, type Trained } from './adamw.ts'
 import type { Objective } from './objectives.ts'
