@@ -90,7 +90,7 @@ describe('info', () => {
     const total = [...weights.values()].reduce((sum, { data }) => sum + data.length, 0)
     const parts = Object.values<{ parameters: number }>(json.parts)
     expect(parts.reduce((sum, { parameters }) => sum + parameters, 0)).toBe(total)
-    expect(json.memory.weightBytes.float32).toBe(4 * total)
+    expect(json.memory.weightBytes.f32).toBe(4 * total)
     expect(json).toMatchObject({
       layout: 'hugging-face',
       template: 'picturebook',

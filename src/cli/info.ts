@@ -1,9 +1,10 @@
 /** `llava info MODEL`: what a model folder holds, as a page for people or one JSON object. */
 
 import type { Command } from 'commander'
-import { describeModel, type ModelDescription, partNames, precisions } from '../generation/describe-model.ts'
+import { describeModel, type ModelDescription, partNames } from '../generation/describe-model.ts'
 import { findModel } from '../generation/find-model.ts'
 import type { TemplateSource } from '../generation/model-folder.ts'
+import { precisions } from '../generation/precision.ts'
 import { toHuggingFaceConfig } from '../model/config.ts'
 import type { CommandContext } from './context.ts'
 import { wholeNumber } from './options.ts'
@@ -69,7 +70,7 @@ function page(
       ['vision encoder', describeVision(description)],
       ['projector', describeProjector(description)],
       ['language model', describeLanguage(description)],
-      ['pictures', `${config.visualTokens} visual tokens each, placeholder id ${config.imageToken}`],
+      ['pictures', describePictures(description)],
       ['vocabulary', `${vocabulary.pieces} pieces in ${vocabulary.rows} rows`],
       ['template', describeTemplate(template)],
       ['layout', `${layout ?? 'unknown'} tensor names, stored as ${dtypes.join(', ')}`],
@@ -80,6 +81,12 @@ function page(
     ...memoryTable(description),
     ...(listed ? ['', bold('Tensors'), ...[...tensors].map(([name, shape]) => `${name}  [${shape.join(', ')}]`)] : []),
   ]
+}
+
+function describePictures({ config: { visualTokens, imageToken, tiles } }: ModelDescription): string {
+  const views =
+    tiles === undefined ? 'each' : `for the whole and for each tile, in ${tiles.resolutions.length} resolutions`
+  return `${visualTokens} visual tokens ${views}, placeholder id ${imageToken}`
 }
 
 function describeVision({
@@ -117,12 +124,6 @@ function describeTemplate({ name, file }: TemplateSource): string {
 
 function memoryTable({ parts, memory }: ModelDescription): string[] {
   const { context, cacheBytes, weightBytes } = memory
-  const cache = {
-    float32: cacheBytes.float32,
-    float16: cacheBytes.float16,
-    int8: cacheBytes.float16,
-    int4: cacheBytes.float16,
-  }
   const names = { visionEncoder: 'vision encoder', projector: 'projector', languageModel: 'language model' } as const
   const total = partNames.reduce((sum, part) => sum + parts[part].parameters, 0)
   return alignColumns([
@@ -132,11 +133,11 @@ function memoryTable({ parts, memory }: ModelDescription): string[] {
       formatCount(parts[part].parameters),
       ...precisions.map((precision) => formatBytes(parts[part].bytes[precision])),
     ]),
-    [`cache of ${context} tokens`, '', ...precisions.map((precision) => formatBytes(cache[precision]))],
+    [`cache of ${context} tokens`, '', ...precisions.map(() => formatBytes(cacheBytes.float32))],
     [
       'together',
       formatCount(total),
-      ...precisions.map((precision) => formatBytes(weightBytes[precision] + cache[precision])),
+      ...precisions.map((precision) => formatBytes(weightBytes[precision] + cacheBytes.float32)),
     ],
   ])
 }

@@ -8,14 +8,12 @@ import { detectLayout, isIgnored, type LayoutName } from '../checkpoint/layouts.
 import { loadConfig } from '../checkpoint/load.ts'
 import { openWeightReader } from '../checkpoint/weight-reader.ts'
 import { countUsedVisionBlocks, type LlavaConfig } from '../model/config.ts'
+import { cacheBytesPerToken } from './kv-cache.ts'
 import { findTemplateSource, readTokenizer, type TemplateSource } from './model-folder.ts'
+import { bytesOfWeight, type Precision, precisions } from './precision.ts'
 
 export const partNames = ['visionEncoder', 'projector', 'languageModel'] as const
 export type PartName = (typeof partNames)[number]
-
-/** Bits per weight of linear layers: float formats, int8 with a scale per row, int4 with a scale per 128 weights. */
-export const precisions = ['float32', 'float16', 'int8', 'int4'] as const
-export type Precision = (typeof precisions)[number]
 
 export type ModelDescription = {
   readonly folder: string
@@ -62,8 +60,6 @@ export async function describeModel(
   await weights.close()
   const { shapes: tensors } = weights
   const { tokenizer, tokenizerConfig } = await readTokenizer(folder)
-  const { depth, keyValueHeads, headSize } = config.language
-  const cached = 2 * depth * keyValueHeads * headSize * tokens // keys and values
   const parts = {
     visionEncoder: describePart('visionEncoder', tensors),
     projector: describePart('projector', tensors),
@@ -82,7 +78,10 @@ export async function describeModel(
     files: await listFiles(folder),
     memory: {
       context: tokens,
-      cacheBytes: { float32: 4 * cached, float16: 2 * cached },
+      cacheBytes: {
+        float32: tokens * cacheBytesPerToken(config.language, 'float32'),
+        float16: tokens * cacheBytesPerToken(config.language, 'float16'),
+      },
       weightBytes: byPrecision(together),
     },
   }
@@ -93,18 +92,10 @@ function describePart(part: PartName, tensors: ReadonlyMap<string, readonly numb
   return {
     tensors: own.length,
     parameters: own.reduce((sum, [, shape]) => sum + productOf(shape), 0),
-    bytes: byPrecision((precision) => own.reduce((sum, [name, shape]) => sum + bytesOf(name, { shape, precision }), 0)),
+    bytes: byPrecision((precision) =>
+      own.reduce((sum, [name, shape]) => sum + bytesOfWeight({ name, shape }, precision), 0),
+    ),
   }
-}
-
-/** Linear layers in the given precision; embeddings, norms, biases and the patch embedding are never below 16 bits. */
-function bytesOf(name: string, { shape, precision }: { shape: readonly number[]; precision: Precision }): number {
-  const count = productOf(shape)
-  if (precision === 'float32') return 4 * count
-  const linear = shape.length === 2 && !name.endsWith('Embedding.weight') && !name.endsWith('positionEmbedding')
-  if (precision === 'float16' || !linear) return 2 * count
-  const [rows = 1, width = 1] = shape
-  return precision === 'int8' ? count + 4 * rows : Math.ceil(count / 2) + 4 * rows * Math.ceil(width / 128)
 }
 
 async function describeStorage(folder: string): Promise<Pick<ModelDescription, 'layout' | 'stored'>> {
@@ -129,7 +120,7 @@ async function listFiles(folder: string): Promise<{ name: string; bytes: number 
 }
 
 function byPrecision(bytes: (precision: Precision) => number): Record<Precision, number> {
-  return { float32: bytes('float32'), float16: bytes('float16'), int8: bytes('int8'), int4: bytes('int4') }
+  return Object.fromEntries(precisions.map((precision) => [precision, bytes(precision)])) as Record<Precision, number>
 }
 
 function productOf(shape: readonly number[]): number {

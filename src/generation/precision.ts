@@ -51,10 +51,12 @@ export function formsOf(
 
 /** Bytes that the weights of a model take. */
 export function bytesOfWeights(config: LlavaConfig, precision: Precision): number {
-  const sizes = [...expectedTensors(config)].flatMap(([name, shape]) =>
-    formsOf({ name, shape }, precision).map((form) => bytesOfParts(partsOf({ name, shape }, form))),
-  )
-  return sizes.reduce((sum, size) => sum + size, 0)
+  return [...expectedTensors(config)].reduce((sum, [name, shape]) => sum + bytesOfWeight({ name, shape }, precision), 0)
+}
+
+/** Bytes that one weight takes, in all its forms. */
+export function bytesOfWeight(weight: { name: string; shape: readonly number[] }, precision: Precision): number {
+  return formsOf(weight, precision).reduce((sum, form) => sum + bytesOfParts(partsOf(weight, form)), 0)
 }
 
 export type PrecisionChoice = {
