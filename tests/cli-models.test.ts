@@ -82,7 +82,7 @@ describe('info', () => {
     const { stdout } = await runHere('info', model, '--context', '100', '--tensors')
     expect(stdout).toContain('CLIP, 8 px in 2 × 2 patches of 4, 3 blocks (the first 2 are used), width 16, 2 heads')
     expect(stdout).toContain('2 layers with GELU, 16 → 32 → 32')
-    expect(stdout).toMatch(/cache of 100 tokens +153\.6 kB +76\.8 kB/) // 2 · 3 blocks · 4 heads · 16 · 100 · 4 bytes
+    expect(stdout).toMatch(/cache of 100 tokens +153\.6 kB +153\.6 kB/) // 2 · 3 blocks · 4 heads · 16 · 100 · 4 bytes
     expect(stdout).toContain('\nlanguageModel.head.weight  [320, 32]\n')
 
     const json = JSON.parse((await runHere('info', model, '--json')).stdout)

@@ -59,7 +59,7 @@ function page(
   description: ModelDescription,
   { tensors: listed, terminal }: InfoOptions & { terminal: Terminal },
 ): string[] {
-  const { folder, config, layout, stored, template, vocabulary, files, tensors } = description
+  const { folder, layout, stored, template, vocabulary, files, tensors } = description
   const bold = (text: string) => paint(terminal, 'bold', text)
   const dtypes = Object.entries(stored).map(([dtype, { bytes }]) => `${dtype} ${formatBytes(bytes)}`)
   const fileList = files.map(({ name, bytes }) => `${printable(name)} ${formatBytes(bytes)}`)
