@@ -4,7 +4,6 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { runProgram } from '../src/cli/program.ts'
 import {
   type Behaviour,
   type ChatServer,
@@ -12,6 +11,7 @@ import {
   startChatServer,
 } from '../src/instruction-data/chat-server.fixture.ts'
 import { readLlavaRows } from '../src/instruction-data/llava-json.ts'
+import { runHere } from './run-here.ts'
 
 let folder = ''
 let server: ChatServer | undefined
@@ -19,7 +19,7 @@ const at = (...names: string[]) => join(folder, ...names)
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'llava-generate-test-'))
-  const made = await run('picturebook', '--count', '12', '--out', at('scenes'))
+  const made = await runHere('picturebook', '--count', '12', '--out', at('scenes'))
   expect(made.code).toBe(0)
   await writeFile(
     at('rows.jsonl'),
@@ -36,22 +36,6 @@ afterEach(async () => {
   vi.unstubAllEnvs()
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
-
-/** Runs the program in this process. */
-async function run(...words: string[]) {
-  const said = { stdout: '', stderr: '' }
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((text) => {
-      said[name] += text
-      return true
-    }),
-  )
-  try {
-    return { code: await runProgram(words), ...said }
-  } finally {
-    for (const spy of spies) spy.mockRestore()
-  }
-}
 
 const scenes = () => [
   '--captions',
@@ -78,7 +62,7 @@ async function generateWith(
 ) {
   await server?.close()
   server = await startChatServer(behave)
-  return run(
+  return runHere(
     'generate',
     ...rows(),
     '--teacher',
@@ -101,7 +85,7 @@ const linesOf = async (...names: string[]) =>
 
 describe('generate with rules', () => {
   test('answers picturebook scenes truly, and says where each row comes from', async () => {
-    const { code, stdout, stderr } = await run(
+    const { code, stdout, stderr } = await runHere(
       'generate',
       ...scenes(),
       '--teacher',
@@ -134,11 +118,11 @@ describe('generate with rules', () => {
 
   test('answers from captions and boxes of any picture; the shards together are the whole', async () => {
     const whole = ['generate', ...rows(), '--teacher', 'rules', '--per-picture', '3']
-    expect((await run(...whole, '--out', at('all'))).code).toBe(0)
+    expect((await runHere(...whole, '--out', at('all'))).code).toBe(0)
     const ids: string[] = []
     for (const shard of ['1/3', '2/3', '3/3']) {
       const out = `shard-${shard.replace('/', '-')}`
-      expect((await run(...whole, '--out', at(out), '--shard', shard)).code).toBe(0)
+      expect((await runHere(...whole, '--out', at(out), '--shard', shard)).code).toBe(0)
       ids.push(...(await linesOf(out, 'data', 'llava.jsonl')).map(({ id }) => id))
     }
     expect(ids.sort()).toEqual((await linesOf('all', 'data', 'llava.jsonl')).map(({ id }) => id).sort())
@@ -156,7 +140,7 @@ describe('generate with an endpoint', () => {
     await server?.close()
     server = undefined
     await rm(at('endpoint', 'data'), { recursive: true })
-    const again = await run(
+    const again = await runHere(
       'generate',
       ...rows(),
       '--teacher',
@@ -303,7 +287,7 @@ describe('bad input', () => {
     vi.stubEnv('OPENAI_API_KEY', '')
     vi.stubEnv('OPENAI_BASE_URL', '')
     const out = at(`bad-${Math.random()}`)
-    const { code, stderr } = await run('generate', ...rows(), '--out', out, ...words)
+    const { code, stderr } = await runHere('generate', ...rows(), '--out', out, ...words)
     expect(code).toBe(1)
     expect(stderr).toMatch(sentence)
     expect(stderr.trimEnd().split('\n').length).toBe(1)
@@ -313,7 +297,7 @@ describe('bad input', () => {
     await mkdir(at('few'))
     await cp(at('scenes', 'images', '000000.png'), at('few', '0.jpg'))
     await writeFile(at('few', '1.jpg'), '<html>not found</html>')
-    const { code, stderr } = await run(
+    const { code, stderr } = await runHere(
       'generate',
       ...rows(),
       '--images',
@@ -330,7 +314,7 @@ describe('bad input', () => {
     expect((await linesOf('left-out', 'skipped.jsonl')).map(({ problem }) => problem)[1]).toMatch(
       /^Cannot use picture 2: cannot read .*2.jpg: no such file$/,
     )
-    const none = await run(
+    const none = await runHere(
       'generate',
       ...rows(),
       '--images',

@@ -1,10 +1,10 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { runHere } from '../../tests/run-here.ts'
 import { toHuggingFaceConfig } from '../model/config.ts'
 import { tinyConfig, tinyRecipe, writeTinyLesson } from '../training/tiny-lesson.fixture.ts'
 import { seedList } from './ablate.ts'
-import { runProgram } from './program.ts'
 
 let folder = ''
 let file = ''
@@ -38,21 +38,7 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
-/** Runs the program in this process. */
-async function ablate(...words: string[]) {
-  const said = { stdout: '', stderr: '' }
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((text) => {
-      said[name] += text
-      return true
-    }),
-  )
-  try {
-    return { code: await runProgram(['ablate', file, '--out', join(folder, 'out'), ...words]), ...said }
-  } finally {
-    for (const spy of spies) spy.mockRestore()
-  }
-}
+const ablate = (...words: string[]) => runHere('ablate', file, '--out', join(folder, 'out'), ...words)
 
 describe('llava ablate', { timeout: 300_000 }, () => {
   test('trains, scores and tabulates; a second time nothing is done again', async () => {
