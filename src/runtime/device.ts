@@ -29,16 +29,17 @@ export function addWebGpu(settings: Address, action: string): void {
   // Token ids and positions are int64, which shaders lack: the provider then keeps the lower half.
   const keys = [nativeText('ep.webgpuexecutionprovider.enableInt64')]
   const values = [nativeText('1')]
-  check(
-    api.SessionOptionsAppendExecutionProvider(
-      settings,
-      nativeText('WebGPU'),
-      pointersTo(keys),
-      pointersTo(values),
-      keys.length,
-    ),
-    `${action} on device webgpu`,
-  )
+  const [name, count] = [nativeText('WebGPU'), keys.length]
+  const status = api.SessionOptionsAppendExecutionProvider(settings, name, pointersTo(keys), pointersTo(values), count)
+  try {
+    check(status, `${action} on device webgpu`)
+  } catch (cause) {
+    if (!String(cause).includes('WebGPU adapter')) throw cause
+    throw new Error(
+      `Cannot ${action} on device webgpu: found no GPU, expected one with a driver for Vulkan, Metal or Direct3D 12`,
+      { cause },
+    )
+  }
 }
 
 /** OrtAllocatorType */
