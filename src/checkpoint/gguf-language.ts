@@ -104,7 +104,7 @@ function rotated(
 }
 
 /** Rows 0, H/2, 1, H/2 + 1, … of every head of H rows. */
-export function interleaveHalves(
+function interleaveHalves(
   values: Float32Array,
   { headSize, width }: { headSize: number; width: number },
 ): Float32Array {

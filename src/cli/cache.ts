@@ -45,7 +45,7 @@ The folder is named by LLAVA_CACHE; without it, it lies where this system keeps 
 }
 
 /** Aligned lines: precision, size, last use and origin of each model, and a sum. */
-export function cacheTable(models: readonly CachedModel[], folder: string): string[] {
+function cacheTable(models: readonly CachedModel[], folder: string): string[] {
   if (models.length === 0) return [`No converted models in ${quoted(folder)}`]
   const rows = [
     ['precision', 'size', 'last used', 'model'],

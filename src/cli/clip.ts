@@ -92,7 +92,7 @@ async function clip(words: readonly string[], options: ClipOptions, context: Com
  * Tells pictures from labels: the leading words that are files, and the rest.
  * @throws RangeError when either is missing or a label is empty
  */
-export async function readClipWords(words: readonly string[]): Promise<{ pictures: string[]; labels: string[] }> {
+async function readClipWords(words: readonly string[]): Promise<{ pictures: string[]; labels: string[] }> {
   const usage = 'expected llava clip IMAGE… LABEL…'
   const [first] = words
   if (first === undefined) throw new RangeError(`Cannot compare: found no picture, ${usage}`)

@@ -82,11 +82,7 @@ async function arrangeTokens(
 }
 
 /** An arrangement as `arrange` wants to be told it. */
-export function arrangementInputs({
-  length: M,
-  sources,
-  shares,
-}: Arrangement): Record<'sources' | 'shares', ResidentTensor> {
+function arrangementInputs({ length: M, sources, shares }: Arrangement): Record<'sources' | 'shares', ResidentTensor> {
   const K = sources.length / M
   return {
     sources: residentTensor('int64', [K, M], { data: BigInt64Array.from(sources, BigInt) }),

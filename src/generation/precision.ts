@@ -16,10 +16,6 @@ export type Precision = (typeof precisions)[number]
 /** What a graph is for. A picture is read by the encoder, a prompt at once, and an answer is written token by token. */
 export type Role = 'encoder' | 'prompt' | 'decoding'
 
-export function isPrecision(text: string): text is Precision {
-  return precisions.some((precision) => precision === text)
-}
-
 /** How a weight is kept for one role. */
 export function formOf(
   { name, shape }: { name: string; shape: readonly number[] },

@@ -34,10 +34,7 @@ function toldOfPicture(answer: string): string {
 }
 
 /** Categories that a text says are there, and that neither captions nor boxes have (CHAIR: Rohrbach et al. 2018 §3.1). */
-export function inventedObjects(
-  text: string,
-  { picture, find }: { picture: SymbolicPicture; find: ObjectFinder },
-): string[] {
+function inventedObjects(text: string, { picture, find }: { picture: SymbolicPicture; find: ObjectFinder }): string[] {
   const there = new Set([
     ...picture.boxes.flatMap(({ category }) => [category, ...find(category).map((one) => one.category)]),
     ...picture.captions.flatMap((caption) => find(caption).map(({ category }) => category)),

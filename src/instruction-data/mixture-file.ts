@@ -9,7 +9,7 @@ import { checked, readJsonLines } from './lines.ts'
 import { shareOf } from './requests.ts'
 
 /** What LLaVA-1.5 appends to a question, word for word, so that a short answer is given only where one is asked for. */
-export const formatPrompts = {
+const formatPrompts = {
   none: '',
   'short-answer': 'Answer the question using a single word or phrase.',
   'choice-letter': "Answer with the option's letter from the given choices directly.",
