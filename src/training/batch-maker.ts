@@ -2,6 +2,7 @@
 
 import type { PatchLabels, Sample, SampleSource } from '../instruction-data/sample.ts'
 import { disposeTensor, type ResidentTensor } from '../runtime/resident-tensor.ts'
+import { dropoutInputs } from './adapter-dropout.ts'
 import {
   answerInputs,
   type EncodedSample,
@@ -75,7 +76,8 @@ export async function makeBatch(
       : lesson.captions
         ? captionInputs(captionsOf(own.flat()), { config, settings: lesson.captions.settings, share: 1 / parts })
         : patchTargets(lesson, own, { parts })
-    inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
+    const keys = lesson.dropout && dropoutInputs(lesson.dropout, { seed: recipe.seed, cursor: position.cursor, part })
+    inputs.push({ ...(await pictureInput(lesson, own)), ...targets, ...keys })
   }
   return {
     inputs,

@@ -13,6 +13,7 @@ import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
 import type { Compute } from '../runtime/device.ts'
 import type { ResidentTensor } from '../runtime/resident-tensor.ts'
+import { type AdapterDropout, planDropout } from './adapter-dropout.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
 import { type ContrastSettings, contrastSettings } from './contrast-settings.ts'
@@ -44,6 +45,8 @@ export type Lesson = {
   readonly pictureSlots: number
   /** Token ids of the source's label names: the words of a picture written in words. */
   readonly wordIds: readonly number[]
+  /** What is dropped on the way into adapters while learning. */
+  readonly dropout: AdapterDropout | undefined
   /** For batches of the recipe's length, unless told of a shorter one. */
   readonly objective: (weights: WeightSource, options?: { length?: number }) => Objective
   readonly groupOf: (name: string) => string | undefined
@@ -139,6 +142,30 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     ? picturesPerBatch(recipe.batch, { length: recipe.length, pictureTokens })
     : recipe.batch
 
+  const dropout = planDropout(layers, {
+    config,
+    rate: recipe.lora?.dropout,
+    rows: Math.max(recipe.batch * recipe.length, pictureSlots * (config.visualTokens + 1)), // + 1: the class token
+  })
+  const lossOf = (weights: WeightSource, length: number): Objective => {
+    const { batch, checkpointing } = recipe
+    if (captions !== undefined) {
+      return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
+    }
+    if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
+    if (stage.objective === 'patch-labels') {
+      return patchLabelLoss(config, weights, {
+        batch,
+        labels: labelNames.length,
+        checkpointing,
+      })
+    }
+    const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
+    return recipe.pack
+      ? packedAnswerLoss(config, weights, { ...options, pictures: pictureSlots })
+      : answerLoss(config, weights, options)
+  }
+
   let validation: Promise<readonly Batch[]> | undefined
   const lesson: Lesson = {
     recipe,
@@ -154,24 +181,11 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
       tokenizer && (stage.pictures === 'words' || stage.objective === 'picture-words')
         ? wordTokens(labelNames, tokenizer)
         : [],
+    dropout,
     objective: (base, { length = recipe.length } = {}) => {
-      const weights = adaptedWeights(base, { lora: recipe.lora, layers })
-      const { batch, checkpointing } = recipe
-      if (captions !== undefined) {
-        return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
-      }
-      if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
-      if (stage.objective === 'patch-labels') {
-        return patchLabelLoss(config, weights, {
-          batch,
-          labels: labelNames.length,
-          checkpointing,
-        })
-      }
-      const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
-      return recipe.pack
-        ? packedAnswerLoss(config, weights, { ...options, pictures: pictureSlots })
-        : answerLoss(config, weights, options)
+      const plain = lossOf(adaptedWeights(base, { lora: recipe.lora, layers }), length)
+      if (dropout === undefined) return plain
+      return { ...plain, learned: lossOf(adaptedWeights(base, { lora: recipe.lora, layers, dropout }), length).loss }
     },
     groupOf: (name) => learningPart(name, { rates: recipe.rates, layers }),
     startingValue,

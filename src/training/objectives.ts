@@ -33,6 +33,8 @@ import { blockDiagonalMask } from './packing.ts'
 export type Objective = {
   /** Summed over the targets, each with its weight: []. */
   readonly loss: Tensor
+  /** What is learned from, where that is not the loss as it is: the same with dropout. */
+  readonly learned?: Tensor
   /** Scores of each target, for validation: [M, V]. */
   readonly scores: Tensor
 }

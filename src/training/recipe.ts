@@ -54,6 +54,8 @@ const recipeSchema = z.strictObject({
     .strictObject({
       rank: positive,
       alpha: z.number().positive(),
+      /** The share of an adapter's input that each step leaves out. */
+      dropout: z.number().min(0).lt(1).optional(),
       targets: z
         .array(z.string().regex(/^[\w*]+(\.[\w*]+)*$/, 'expected names with dots between, or * for any'))
         .min(1),
