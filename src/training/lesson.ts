@@ -20,9 +20,10 @@ import { contrastiveLoss } from './contrastive.ts'
 import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
 import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
-import { answerLoss, type Objective, packedAnswerLoss, patchLabelLoss, pictureWordLoss } from './objectives.ts'
-import { picturesPerBatch } from './packing.ts'
+import { answerLoss, gatheredAnswerLoss, type Objective, patchLabelLoss, pictureWordLoss } from './objectives.ts'
+import { viewsPerRow } from './packing.ts'
 import { createPictureEncoder } from './picture-encoder.ts'
+import { mostViews } from './picture-plan.ts'
 import type { Recipe } from './recipe.ts'
 import { findCheckpoint, readState } from './run-checkpoint.ts'
 import { openSource } from './sources.ts'
@@ -38,10 +39,12 @@ export type Lesson = {
   readonly encoding: Encoding | undefined
   /** Undefined when the lesson has no captions. */
   readonly captions: { readonly tokenizer: Tokenizer; readonly settings: ContrastSettings } | undefined
-  /** Tokens that stand for a picture: P, or fewer words. */
+  /** Tokens that stand for a picture, or for a view of it: P, or fewer words. */
   readonly pictureTokens: number
-  /** Pictures that a batch of the graph has room for: one a row, or more when rows are packed. */
-  readonly pictureSlots: number
+  /** Whether rows may have any number of pictures and views, or are packed: then each position looks up its embedding. */
+  readonly gathers: boolean
+  /** Views that a batch of the graph has room for: one a row unless it gathers. */
+  readonly viewSlots: number
   /** Token ids of the source's label names: the words of a picture written in words. */
   readonly wordIds: readonly number[]
   /** For batches of the recipe's length, unless told of a shorter one. */
@@ -63,9 +66,9 @@ export type Lesson = {
 export async function openLesson(recipe: Recipe, { device, threads }: Compute = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
-  if (config.tiles !== undefined) {
+  if (config.tiles !== undefined && stage.objective !== 'answers') {
     throw new RangeError(
-      `Cannot train ${recipe.name}: the model cuts pictures into tiles, expected one that sees a picture in one view`,
+      `Cannot train ${recipe.name}: stage ${recipe.stage} sees a picture in one view, and the model cuts pictures into tiles, expected a stage in which it answers`,
     )
   }
   if (config.imageToken < 0) {
@@ -135,9 +138,9 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
           threads,
         })
       : undefined
-  const pictureSlots = recipe.pack
-    ? picturesPerBatch(recipe.batch, { length: recipe.length, pictureTokens })
-    : recipe.batch
+  const views = stage.objective === 'answers' && stage.pictures !== 'words' ? mostViews(processor, recipe) : 1
+  const gathers = stage.objective === 'answers' && (recipe.pack === true || config.tiles !== undefined || views > 1)
+  const viewSlots = recipe.batch * (recipe.pack ? viewsPerRow({ length: recipe.length, pictureTokens, views }) : views)
 
   let validation: Promise<readonly Batch[]> | undefined
   const lesson: Lesson = {
@@ -149,7 +152,8 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     encoding,
     captions,
     pictureTokens,
-    pictureSlots,
+    gathers,
+    viewSlots,
     wordIds:
       tokenizer && (stage.pictures === 'words' || stage.objective === 'picture-words')
         ? wordTokens(labelNames, tokenizer)
@@ -169,8 +173,8 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
         })
       }
       const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
-      return recipe.pack
-        ? packedAnswerLoss(config, weights, { ...options, pictures: pictureSlots })
+      return gathers
+        ? gatheredAnswerLoss(config, weights, { ...options, views: viewSlots, packed: recipe.pack === true })
         : answerLoss(config, weights, options)
     },
     groupOf: (name) => learningPart(name, { rates: recipe.rates, layers }),
