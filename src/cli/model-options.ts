@@ -15,6 +15,7 @@ export type SamplingChoices = {
   topP?: number
   topK?: number
   seed?: number
+  lookup?: boolean
 }
 
 export function addModelOptions(command: Command): Command {
@@ -42,16 +43,18 @@ export function addSamplingOptions(command: Command): Command {
     .option('--top-p <p>', 'only the likeliest tokens that sum to p', decimalNumber('--top-p', { above: 0, to: 1 }))
     .option('--top-k <k>', 'only the k likeliest tokens', wholeNumber('--top-k', { from: 1 }))
     .option('--seed <n>', 'the same seed, the same answer', wholeNumber('--seed'))
+    .option('--no-lookup', 'read the answer token by token, without guessing what was said before')
 }
 
 /** Only what sampling needs of a command's options. */
-export function samplingOf({ maxTokens, temperature, topP, topK, seed }: SamplingChoices): SamplingChoices {
+export function samplingOf({ maxTokens, temperature, topP, topK, seed, lookup }: SamplingChoices): SamplingChoices {
   return {
     ...(maxTokens !== undefined && { maxTokens }),
     ...(temperature !== undefined && { temperature }),
     ...(topP !== undefined && { topP }),
     ...(topK !== undefined && { topK }),
     ...(seed !== undefined && { seed }),
+    ...(lookup === false && { lookup }),
   }
 }
 

@@ -7,7 +7,7 @@
  *     step      one more token per row → logits               once per token
  *
  * `prefill` and `step` are one graph, compiled twice only where a precision gives them weights of different forms (precision.ts). They read and
- * extend the same KV cache in place. Only the last position's logits are ever computed.
+ * extend the same KV cache in place. Of a prompt only the last position's logits are computed.
  */
 
 import { basename, dirname } from 'node:path'
@@ -203,6 +203,23 @@ export async function step(
       places: residentTensor('int64', [0]),
       lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
       ...reach(past.map((length) => length + 1)),
+    },
+    cache,
+    signal,
+  })
+}
+
+/** Several tokens of one row, which follow `past` tokens in the cache: the logits [N, V] after each of them. */
+export async function stepSeveral(
+  { config, sessions }: CompiledModel,
+  { ids, past, cache }: { ids: readonly number[]; past: number; cache: CacheMemory },
+  { signal }: RunLimits = {},
+): Promise<Float32Array> {
+  return runLanguageModel(sessions.step, {
+    inputs: {
+      ...sequenceInputs(config, { ids: Int32Array.from(ids), pictures: [] }),
+      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
+      ...reach([past + ids.length]),
     },
     cache,
     signal,

@@ -5,7 +5,14 @@
  * the length: what lies behind it in the cache is never looked at again.
  */
 
-import { type CompiledModel, type EncodedPicture, prefill, type RunLimits, step } from './compiled-model.ts'
+import {
+  type CompiledModel,
+  type EncodedPicture,
+  prefill,
+  type RunLimits,
+  step,
+  stepSeveral,
+} from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
 import {
   allocateCache,
@@ -100,6 +107,24 @@ export async function readToken(
   const logits = await (context.row?.step(token, past, { signal }) ?? alone())
   context.read.ids.push(token)
   return logits
+}
+
+/**
+ * Reads several tokens that follow all that was read: the logits [V] after each. `rewind` takes back those that turn out wrong. Only of a context with
+ * a cache of its own.
+ */
+export async function readTokens(
+  context: GenerationContext,
+  tokens: readonly number[],
+  { signal }: RunLimits = {},
+): Promise<Float32Array[]> {
+  if (context.row !== undefined) throw new Error('Cannot read several tokens at once: the context shares its cache')
+  const past = context.read.ids.length
+  const cache = roomFor(context, { tokens: past + tokens.length, kept: past })
+  const logits = await stepSeveral(context.model, { ids: tokens, past, cache }, { signal })
+  context.read.ids.push(...tokens)
+  const { vocabulary: V } = context.model.config.language
+  return tokens.map((_, row) => logits.subarray(row * V, (row + 1) * V))
 }
 
 /** Forgets everything after the first `length` tokens. */

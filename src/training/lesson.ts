@@ -6,6 +6,7 @@ import { loadPart } from '../checkpoint/load-part.ts'
 import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
+import { findModel } from '../generation/find-model.ts'
 import { readTokenizer } from '../generation/model-folder.ts'
 import type { ImageProcessorConfig } from '../image/preprocess.ts'
 import type { SampleSource } from '../instruction-data/sample.ts'
@@ -224,8 +225,8 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
 }
 
 /**
- * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder, which may hold that part
- * alone.
+ * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model, a folder or ORG/NAME that was
+ * pulled, which may hold that part alone.
  */
 async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map<string, Float32Array>> {
   const result = new Map<string, Float32Array>()
@@ -234,7 +235,7 @@ async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map
     // A model folder of other sizes elsewhere, such as another projector, still has this part.
     const stored =
       checkpoint === undefined
-        ? await loadPart(folder, { part, config, model: recipe.model })
+        ? await loadPart(await findModel(folder, `start ${part} from`), { part, config, model: recipe.model })
         : await readState(checkpoint)
     const own = [...stored].filter(([name]) => name.startsWith(`${part}.`))
     if (own.length === 0) throw new Error(`Cannot start ${part} from ${folder}: it holds no weights of that part`)

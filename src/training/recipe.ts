@@ -44,8 +44,8 @@ const recipeSchema = z.strictObject({
   ]),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
-  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model
-   * folder, of a whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
+  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model (a folder, or ORG/NAME that was pulled), of a
+   * whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
   start: z.partialRecord(part, z.string()).default({}),
   /** Peak learning rate per part that learns. */
   rates: z.partialRecord(part, z.number().positive()),
