@@ -7,7 +7,7 @@ import type { CommandContext } from './context.ts'
 import { decimalNumber, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
 
-export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto' }
+export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto'; pictureCache?: boolean }
 
 export type SamplingChoices = {
   maxTokens?: number
@@ -30,6 +30,7 @@ export function addModelOptions(command: Command): Command {
       oneOf('--precision', [...precisions, 'auto'] as const),
     )
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--no-picture-cache', 'encode every picture again, and keep nothing of it on disk')
 }
 
 export function addSamplingOptions(command: Command): Command {
@@ -60,7 +61,7 @@ export function samplingOf({ maxTokens, temperature, topP, topK, seed, lookup }:
 
 /** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
 export async function withModel<T>(
-  { model, threads, precision }: ModelOptions,
+  { model, threads, precision, pictureCache }: ModelOptions,
   { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
   use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
 ): Promise<T> {
@@ -70,6 +71,7 @@ export async function withModel<T>(
   const llava = await Llava.load(model, {
     threads,
     precision,
+    ...(pictureCache === false && { pictureCache }),
     signal: watch.signal,
     onConversion: ({ done, all }) => {
       const seconds = (performance.now() - started) / 1000

@@ -21,6 +21,7 @@ import { type Tensor, writeOnnx } from '../tensor/index.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { joined } from './joined.ts'
 import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
+import type { PictureCache } from './picture-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
@@ -44,6 +45,8 @@ export type CompiledModel = {
   readonly cacheType: CacheType
   /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
+  /** Visual tokens on disk, where encoding takes long enough. */
+  readonly pictureCache?: PictureCache | undefined
 }
 
 export type RunLimits = { signal?: AbortSignal | undefined }
@@ -157,7 +160,8 @@ function disposeWeights(weights: SuppliedWeights): void {
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
+export async function disposeModel({ sessions, weights, pictureCache }: CompiledModel): Promise<void> {
+  await pictureCache?.settled()
   await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
   disposeWeights(weights)
 }

@@ -160,7 +160,7 @@ function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number;
   return context.cache
 }
 
-/** Visual tokens of a picture, computed once as long as it is among the last few that the model saw. */
+/** Visual tokens of a picture, computed once as long as it is among the last few that the model saw, or kept on disk. */
 async function visualTokensOf(
   model: CompiledModel,
   picture: PromptPicture,
@@ -168,7 +168,7 @@ async function visualTokensOf(
 ): Promise<Float32Array> {
   const { recentPictures: seen } = model
   const { key } = picture
-  const tokens = seen.get(key) ?? (await encodePicture(model, picture, { signal })).visualTokens
+  const tokens = seen.get(key) ?? (await keptTokens(model, picture, { signal }))
   seen.delete(key) // the latest goes to the end
   seen.set(key, tokens)
   for (const oldest of seen.keys()) {
@@ -176,6 +176,17 @@ async function visualTokensOf(
     seen.delete(oldest)
   }
   return tokens
+}
+
+async function keptTokens(model: CompiledModel, picture: PromptPicture, { signal }: RunLimits): Promise<Float32Array> {
+  const { config, pictureCache } = model
+  const shape = [picture.length, config.language.width] as const
+  const kept = await pictureCache?.read(picture.key, shape)
+  signal?.throwIfAborted()
+  if (kept !== undefined) return kept
+  const { visualTokens } = await encodePicture(model, picture, { signal })
+  pictureCache?.write(picture.key, { shape, data: visualTokens })
+  return visualTokens
 }
 
 const rememberedPictures = 16

@@ -1,5 +1,6 @@
 /** Draws samples in order and makes them the inputs of one step. Samples that cannot be learned from are skipped, counted and told. */
 
+import { hashOf } from '../checkpoint/array-file.ts'
 import type { PatchLabels, Sample, SampleSource } from '../instruction-data/sample.ts'
 import { disposeTensor, type ResidentTensor } from '../runtime/resident-tensor.ts'
 import {
@@ -12,7 +13,6 @@ import {
   wordTargets,
 } from './batches.ts'
 import { captionInputs, type EncodedCaption, encodeCaption } from './caption-batches.ts'
-import { hashOf } from './feature-cache.ts'
 import { gatheredInputs } from './gathering.ts'
 import type { Lesson } from './lesson.ts'
 import { drawOrder } from './order.ts'

@@ -1,5 +1,6 @@
 /** What a recipe means once its files are open: the objective, the starting weights, the samples and how they are encoded. */
 
+import { hashOf } from '../checkpoint/array-file.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import { loadConfig, loadImageProcessor, type Weights } from '../checkpoint/load.ts'
 import { loadPart } from '../checkpoint/load-part.ts'
@@ -18,7 +19,7 @@ import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
 import { type ContrastSettings, contrastSettings } from './contrast-settings.ts'
 import { contrastiveLoss } from './contrastive.ts'
-import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
+import { type FeatureCache, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
 import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
 import { answerLoss, gatheredAnswerLoss, type Objective, patchLabelLoss, pictureWordLoss } from './objectives.ts'
