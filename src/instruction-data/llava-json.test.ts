@@ -72,6 +72,26 @@ describe('llavaJsonSource', () => {
     expect(await pictures[0]?.size()).toEqual({ width: 3, height: 2 })
   })
 
+  test('gives several pictures in order, and refuses another number of them than the conversation shows', async () => {
+    const conversations = [
+      { from: 'human', value: '<image>\nAnd?' },
+      { from: 'gpt', value: 'A.' },
+      { from: 'human', value: '<image>' },
+      { from: 'gpt', value: 'B.' },
+    ]
+    const source = await sourceOf('several.json', [
+      row({ image: ['a.png', 'b.png'], conversations }),
+      row({ image: ['a.png', 'a.png'] }),
+    ])
+    const { pictures } = await source.sample(0)
+    expect(await pictures[0]?.size()).toEqual({ width: 3, height: 2 })
+    await expect(pictures[1]?.size()).rejects.toThrow('b.png')
+    expect(source.measure?.(0).pictures).toBe(2)
+    await expect(source.sample(1)).rejects.toThrow(
+      'its conversation has 1 times <image>, expected one for a.png, a.png',
+    )
+  })
+
   test('fails on a missing picture only when it is asked for', async () => {
     const sample = await (await sourceOf('missing.json', [row({ image: 'b.png' })])).sample(0)
     await expect(sample.pictures[0]?.pixels()).rejects.toThrow('b.png')

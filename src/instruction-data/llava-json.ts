@@ -8,9 +8,12 @@ import { countPictures, fromLlavaConversations } from '../conversation/turns.ts'
 import { decodeImage, readImageSize } from '../image/decode.ts'
 import type { Sample, SamplePicture, SampleSource } from './sample.ts'
 
+/** A picture's file name, or those of several, in the order in which the conversation shows them. */
+export const imageSchema = z.union([z.string(), z.array(z.string()).min(1)])
+
 const rowSchema = z.object({
   id: z.union([z.string(), z.number()]).transform(String),
-  image: z.union([z.string(), z.array(z.string()).min(1)]).optional(), // several where the conversation shows several
+  image: imageSchema.optional(),
   conversations: z.array(z.object({ from: z.string(), value: z.string() })).min(1),
 })
 
@@ -78,11 +81,12 @@ function toSample(row: LlavaRow, images: string): Sample {
 }
 
 /** File names of a row's pictures, relative to their folder. */
-export function picturesOf(row: Pick<LlavaRow, 'image'> | undefined): readonly string[] {
+function picturesOf(row: Pick<LlavaRow, 'image'> | undefined): readonly string[] {
   return row?.image === undefined ? [] : [row.image].flat()
 }
 
-function pictureIn(images: string, { name, id }: { name: string; id: string }): SamplePicture {
+/** A picture below the folder `images`; errors speak of sample `id`. */
+export function pictureIn(images: string, { name, id }: { name: string; id: string }): SamplePicture {
   const inside = normalize(name)
   if (isAbsolute(inside) || inside.startsWith('..')) {
     throw new RangeError(`Cannot read sample ${id}: picture ${name} lies outside of ${images}`)

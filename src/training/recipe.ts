@@ -87,8 +87,8 @@ const recipeSchema = z.strictObject({
   pack: z.boolean().optional(),
   /** A folder in which the frozen encoder's features of pictures from files are kept. */
   featureCache: z.string().optional(),
-  /** The most pictures that a sample may show; samples with more are skipped. */
-  pictures: positive.default(1),
+  /** The most pictures that a sample may show, 1 unless told; samples with more are skipped. */
+  pictures: positive.optional(),
   batch: positive,
   accumulate: positive.default(1),
   /** Gradient checkpointing: the inside of each block is computed again in the backward pass. Less memory, more time. */
@@ -204,7 +204,7 @@ export function parseRecipe(value: unknown, source: string, { samples }: { sampl
   if (recipe.pack && stages[recipe.stage].objective !== 'answers') {
     throw new RangeError(`Cannot use recipe ${source}: it packs samples in stage ${recipe.stage}, which has no text`)
   }
-  if (recipe.pictures > 1 && (objective !== 'answers' || pictures === 'words')) {
+  if ((recipe.pictures ?? 1) > 1 && (objective !== 'answers' || pictures === 'words')) {
     throw new RangeError(
       `Cannot use recipe ${source}: found pictures ${recipe.pictures} in stage ${recipe.stage}, expected 1, or a stage in which the model answers about pictures`,
     )
