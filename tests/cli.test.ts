@@ -403,7 +403,7 @@ test('a model is converted once, listed and cleared', { timeout: slow }, async (
     mkdirSync(pictures, { recursive: true })
     writeFileSync(join(pictures, `${'b'.repeat(64)}.safetensors`), Buffer.alloc(2_000_000))
     expect((await runHere('cache')).stdout).toMatch(/\nvisual tokens of 1 picture, 2 MB, in .*pictures\n$/)
-    expect(JSON.parse((await runHere('cache', '--json')).stdout).pictures).toMatchObject({ pictures: 1, bytes: 2e6 })
+    expect(JSON.parse((await runHere('cache', '--json')).stdout).pictures).toMatchObject({ count: 1, bytes: 2e6 })
     expect((await runHere('cache', 'clear')).stdout).toMatch(
       /^Deleted 1 converted model, 1 MB, from .*\nDeleted visual tokens of 1 picture, 2 MB, from .*\n$/,
     )

@@ -34,8 +34,9 @@ export async function writeArray(
   await writeSafetensors(path, { [name]: { shape, data } }, { metadata: { sha256: hashOf(data) } })
 }
 
-/** SHA-256 of the bytes of an array, in hexadecimal digits. */
-export function hashOf(values: Float32Array | Uint8Array): string {
-  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+/** SHA-256 of the bytes of an array or a text, in hexadecimal digits. */
+export function hashOf(values: Float32Array | Uint8Array | string): string {
+  const bytes =
+    typeof values === 'string' ? values : new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
   return createHash('sha256').update(bytes).digest('hex')
 }

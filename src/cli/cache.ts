@@ -37,7 +37,7 @@ them, at most 2 GB; what was used longest ago is deleted.`,
         for (const [index, line] of cacheTable(models, folder).entries()) {
           writeLine(stdout, index === 0 && models.length > 0 ? paint(stdout, 'bold', line) : line)
         }
-        if (pictures.pictures > 0) writeLine(stdout, `${told(pictures)}, in ${quoted(pictureFolder())}`)
+        if (pictures.count > 0) writeLine(stdout, `${told(pictures)}, in ${quoted(pictureFolder())}`)
       }
     })
   command
@@ -48,7 +48,7 @@ them, at most 2 GB; what was used longest ago is deleted.`,
       const { models, bytes } = await clearCache(folder)
       writeLine(stdout, `Deleted ${counted(models)}, ${gigabytes(bytes)}, from ${quoted(folder)}`)
       const pictures = await clearPictureCache(pictureFolder())
-      if (pictures.pictures > 0) writeLine(stdout, `Deleted ${told(pictures)}, from ${quoted(pictureFolder())}`)
+      if (pictures.count > 0) writeLine(stdout, `Deleted ${told(pictures)}, from ${quoted(pictureFolder())}`)
     })
 }
 
@@ -72,8 +72,8 @@ function cacheTable(models: readonly CachedModel[], folder: string): string[] {
   return [...lines, `${counted(models.length)}, ${gigabytes(bytes)}, in ${quoted(folder)}`]
 }
 
-function told({ pictures, bytes }: { pictures: number; bytes: number }): string {
-  return `visual tokens of ${pictures} picture${pictures === 1 ? '' : 's'}, ${gigabytes(bytes)}`
+function told({ count, bytes }: { count: number; bytes: number }): string {
+  return `visual tokens of ${count} picture${count === 1 ? '' : 's'}, ${gigabytes(bytes)}`
 }
 
 function counted(models: number): string {

@@ -93,18 +93,18 @@ test('what was used longest ago is deleted, of other models too', async () => {
   const bytes = (await countPictureCache(folder)).bytes
   await keep('bb')
   await keep('ccc')
-  expect(await countPictureCache(folder)).toEqual({ pictures: 3, bytes: 3 * bytes })
+  expect(await countPictureCache(folder)).toEqual({ count: 3, bytes: 3 * bytes })
   for (const file of await files()) await utimes(file, 1000, 1000)
   expect(await open().read('bb', shape)).toEqual(tokens(2)) // makes it the latest but one
   await keep('dddd', { limit: 2 * bytes })
-  expect((await countPictureCache(folder)).pictures).toBe(2)
+  expect((await countPictureCache(folder)).count).toBe(2)
   expect(await open().read('bb', shape)).toEqual(tokens(2))
   expect(await open().read('dddd', shape)).toEqual(tokens(4))
   expect(await open().read('ccc', shape)).toBeUndefined()
   await keep('eeeee', { limit: 1 })
   expect(await open().read('eeeee', shape)).toEqual(tokens(5))
   await writeFile(join(folder, 'not ours'), '')
-  expect(await clearPictureCache(folder)).toEqual({ pictures: 1, bytes })
+  expect(await clearPictureCache(folder)).toEqual({ count: 1, bytes })
   expect(await readdir(folder)).toEqual(['not ours'])
 })
 

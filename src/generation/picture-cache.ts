@@ -5,7 +5,6 @@
  * is deleted where all of them together grow too large.
  */
 
-import { createHash } from 'node:crypto'
 import { readdir, rm, stat, utimes } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { hashOf, readArray, writeArray } from '../checkpoint/array-file.ts'
@@ -55,7 +54,7 @@ export function openPictureCache(
   const pending = new Set<Promise<void>>()
   const path = async (key: string) => {
     own ??= identity().then((weights) => folderOf(weights, config))
-    return join(folder, await own, `${hashOf(new TextEncoder().encode(key))}.safetensors`)
+    return join(folder, await own, `${hashOf(key)}.safetensors`)
   }
   const keep = async (key: string, { shape, data }: { shape: readonly [number, number]; data: Float32Array }) => {
     await writeArray(await path(key), { name, shape, data })
@@ -85,19 +84,19 @@ export function openPictureCache(
 /** A name for all that visual tokens depend on besides the picture. */
 function folderOf(weights: string, { vision, projector, featureLayer, featureSelect, tiles }: LlavaConfig): string {
   const settings = JSON.stringify({ format, weights, vision, projector, featureLayer, featureSelect, tiles })
-  return createHash('sha256').update(settings).digest('hex').slice(0, 32)
+  return hashOf(settings).slice(0, 32)
 }
 
 type Entry = { readonly path: string; readonly bytes: number; readonly lastUsed: number }
 
 /** How many pictures are kept, of all models. */
-export async function countPictureCache(folder: string): Promise<{ pictures: number; bytes: number }> {
+export async function countPictureCache(folder: string): Promise<{ count: number; bytes: number }> {
   const entries = await entriesOf(folder)
-  return { pictures: entries.length, bytes: entries.reduce((sum, { bytes }) => sum + bytes, 0) }
+  return { count: entries.length, bytes: entries.reduce((sum, { bytes }) => sum + bytes, 0) }
 }
 
 /** Deletes them, remains of processes that were killed included; folders of other kinds stay. */
-export async function clearPictureCache(folder: string): Promise<{ pictures: number; bytes: number }> {
+export async function clearPictureCache(folder: string): Promise<{ count: number; bytes: number }> {
   const counted = await countPictureCache(folder)
   const own = (await namesIn(folder)).filter((name) => folderPattern.test(name))
   for (const name of own) await rm(join(folder, name), { recursive: true, force: true })

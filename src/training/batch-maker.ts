@@ -220,7 +220,7 @@ async function drawViews(
 
 /** The one view of a picture has the picture's key. As one of several it is prepared in another way. */
 function viewKey(picture: string, { view, count }: { view: number; count: number }): string {
-  return count === 1 ? picture : hashOf(new TextEncoder().encode(`${picture} view ${view} of ${count}`))
+  return count === 1 ? picture : hashOf(`${picture} view ${view} of ${count}`)
 }
 
 function textTargets(

@@ -17,7 +17,7 @@ afterAll(() => rm(folder, { recursive: true }))
 
 const shape = [2, 3] as const
 const features = Float32Array.of(1.1, -0, 1e-40, Number.NaN, Number.POSITIVE_INFINITY, -3)
-const key = hashOf(new TextEncoder().encode('a picture'))
+const key = hashOf('a picture')
 const bytes = (values: Float32Array | undefined) => values && Buffer.from(values.buffer).toString('hex')
 const filesIn = async (path: string) =>
   (await readdir(path, { recursive: true }))

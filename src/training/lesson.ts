@@ -140,7 +140,10 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
           threads,
         })
       : undefined
-  const views = stage.objective === 'answers' && stage.pictures !== 'words' ? mostViews(processor, { pictures: recipe.pictures ?? 1 }) : 1
+  const views =
+    stage.objective === 'answers' && stage.pictures !== 'words'
+      ? mostViews(processor, { pictures: recipe.pictures ?? 1 })
+      : 1
   const gathers = stage.objective === 'answers' && (recipe.pack === true || config.tiles !== undefined || views > 1)
   const viewSlots = recipe.batch * (recipe.pack ? viewsPerRow({ length: recipe.length, pictureTokens, views }) : views)
 
@@ -188,7 +191,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     featureCache:
       encoder !== undefined && recipe.featureCache !== undefined
         ? openFeatureCache(recipe.featureCache, {
-            fingerprint: hashOf(new TextEncoder().encode(encoder.fingerprint() + JSON.stringify(processor))),
+            fingerprint: hashOf(encoder.fingerprint() + JSON.stringify(processor)),
             shape: [config.visualTokens, config.vision.width],
           })
         : undefined,
