@@ -7,7 +7,7 @@
  *     step      one more token per row → logits               once per token
  *
  * `prefill` and `step` are one graph, compiled twice only where a precision gives them weights of different forms (precision.ts). They read and
- * extend the same KV cache in place. Only the last position's logits are ever computed.
+ * extend the same KV cache in place. Of a prompt only the last position's logits are computed.
  */
 
 import { basename, dirname } from 'node:path'
@@ -21,6 +21,7 @@ import { type Tensor, writeOnnx } from '../tensor/index.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { joined } from './joined.ts'
 import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
+import type { PictureCache } from './picture-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
@@ -44,6 +45,8 @@ export type CompiledModel = {
   readonly cacheType: CacheType
   /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
+  /** Visual tokens on disk, where encoding takes long enough. */
+  readonly pictureCache?: PictureCache | undefined
 }
 
 export type RunLimits = { signal?: AbortSignal | undefined }
@@ -157,7 +160,8 @@ function disposeWeights(weights: SuppliedWeights): void {
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
+export async function disposeModel({ sessions, weights, pictureCache }: CompiledModel): Promise<void> {
+  await pictureCache?.settled()
   await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
   disposeWeights(weights)
 }
@@ -203,6 +207,23 @@ export async function step(
       places: residentTensor('int64', [0]),
       lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
       ...reach(past.map((length) => length + 1)),
+    },
+    cache,
+    signal,
+  })
+}
+
+/** Several tokens of one row, which follow `past` tokens in the cache: the logits [N, V] after each of them. */
+export async function stepSeveral(
+  { config, sessions }: CompiledModel,
+  { ids, past, cache }: { ids: readonly number[]; past: number; cache: CacheMemory },
+  { signal }: RunLimits = {},
+): Promise<Float32Array> {
+  return runLanguageModel(sessions.step, {
+    inputs: {
+      ...sequenceInputs(config, { ids: Int32Array.from(ids), pictures: [] }),
+      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
+      ...reach([past + ids.length]),
     },
     cache,
     signal,

@@ -184,7 +184,7 @@ const sampledBytes = 4096
  * A name for a model's weights in a precision. Reading all of a large model takes longer than opening a converted one, so the weights are represented
  * by the size and time of each file, and by every tensor's name, place and a stretch from its middle.
  */
-async function keyOf(
+export async function keyOf(
   { folder, config }: { folder: string; config: LlavaConfig },
   precision: Precision,
 ): Promise<string> {

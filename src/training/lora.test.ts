@@ -110,7 +110,7 @@ describe('a training step', () => {
     const [P, C] = [config.visualTokens, config.vision.width]
     const ids = Int32Array.from({ length }, (_, t) => (t >= 1 && t <= P ? config.imageToken : (5 * t) % 17))
     const loss = Uint8Array.from({ length }, (_, t) => (t >= 8 ? 1 : 0))
-    const sample = { ids, loss, pictureStart: 1, answers: [{ start: 8, end: length }] }
+    const sample = { ids, loss, pictures: [{ start: 1, length: P, views: 1 }], answers: [{ start: 8, end: length }] }
     const data = Float32Array.from({ length: 2 * P * C }, (_, i) => Math.sin(i))
     return {
       ...answerInputs([sample, sample], { pictureTokens: P, length, tokenCount: 8 }),

@@ -44,8 +44,8 @@ const recipeSchema = z.strictObject({
   ]),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
-  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model
-   * folder, of a whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
+  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model (a folder, or ORG/NAME that was pulled), of a
+   * whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
   start: z.partialRecord(part, z.string()).default({}),
   /** Peak learning rate per part that learns. */
   rates: z.partialRecord(part, z.number().positive()),
@@ -89,6 +89,8 @@ const recipeSchema = z.strictObject({
   pack: z.boolean().optional(),
   /** A folder in which the frozen encoder's features of pictures from files are kept. */
   featureCache: z.string().optional(),
+  /** The most pictures that a sample may show, 1 unless told; samples with more are skipped. */
+  pictures: positive.optional(),
   batch: positive,
   accumulate: positive.default(1),
   /** Gradient checkpointing: the inside of each block is computed again in the backward pass. Less memory, more time. */
@@ -203,6 +205,11 @@ export function parseRecipe(value: unknown, source: string, { samples }: { sampl
   }
   if (recipe.pack && stages[recipe.stage].objective !== 'answers') {
     throw new RangeError(`Cannot use recipe ${source}: it packs samples in stage ${recipe.stage}, which has no text`)
+  }
+  if ((recipe.pictures ?? 1) > 1 && (objective !== 'answers' || pictures === 'words')) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: found pictures ${recipe.pictures} in stage ${recipe.stage}, expected 1, or a stage in which the model answers about pictures`,
+    )
   }
   if (recipe.bucket && (recipe.pack || !('llava' in recipe.data))) {
     const found = recipe.pack ? 'packed ones' : 'endless or mixed data'
