@@ -78,6 +78,7 @@ describe('checkAnswer', () => {
     ['The cat is to the right of the car.', ['the cat is to the left of the car']],
     ['The cat is below the car.', ['the cat is above the car']],
     ['The car is blue.', ['the car is red']],
+    ['The car has several colors.', ['the car is red']],
     ['A cat in a field.', ['it is at night']],
     ['There are five things in all.', ['there are 4 things in all']],
     ['There are more cats than owls.', ['the numbers of cats and owls differ by 1']],
@@ -103,6 +104,13 @@ describe('checkAnswer', () => {
     ['How many owls are there?', '3', ['the number of owls is 2']],
     ['How many owls are there?', 'Two', []],
   ])('%s %s', (question, answer, expected) => expect(reasons(answer, question)).toEqual(expected))
+
+  test('things of several colours have none of their own', () => {
+    const ducks = { ...scene, objects: scene.objects.map((object) => ({ ...object, category: 'duck' })) }
+    const reasonsOf = (answer: string) => checkAnswer(ducks, { question: '', answer }).wrong.map(({ reason }) => reason)
+    expect(reasonsOf('The ducks have several colors.')).toEqual([])
+    expect(reasonsOf('The ducks are green.')).toEqual(['the duck has several colors'])
+  })
 
   test('finds nothing wrong with what the picturebook itself says, and can check most of it', () => {
     let [sentences, checked] = [0, 0]

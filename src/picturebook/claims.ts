@@ -1,6 +1,6 @@
 /** Reads sentences about a scene back and holds them against the scene graph: in a closed world, what a teacher says is checked and not judged. */
 
-import { type Color, categoryNamed, colors } from './categories.ts'
+import { categoryNamed, colors } from './categories.ts'
 import { numberOf, thingsSaid, wordsOf } from './language.ts'
 import { directionPhrase, directions, directionsFrom, fieldOf, fields, placePhrase, settingPhrase } from './places.ts'
 import { countCategories, type Scene, settings, uniqueObjects } from './scene.ts'
@@ -107,17 +107,18 @@ function relationClaims(text: string, scene: Scene): Claim[] {
   })
 }
 
-/** `the car is red`, `a red car`, of things that have one obvious colour. */
+/** `the car is red`, `a red car`, `the ducks have several colors`, of things whose colours are the same in every style. */
 function colorClaims(text: string, scene: Scene): Claim[] {
   const words = text.replace(/\bgrey\b/g, 'gray')
+  const all = colors.join('|')
   return [...countCategories(scene).keys()].flatMap((name): Claim[] => {
-    const { color, plural } = categoryNamed(name)
-    const all = colors.join('|')
-    const pattern = new RegExp(`\\b(?:(${all}) (?:${name}|${plural})|(?:${name} is|${plural} are) (${all}))\\b`)
-    const match = pattern.exec(words)
-    const said = (match?.[1] ?? match?.[2]) as Color | undefined
-    if (said === undefined || color === undefined) return []
-    return [said === color ? true : `the ${name} is ${color}`]
+    const { color, severalColors, plural } = categoryNamed(name)
+    const one = `(${all}) (?:${name}|${plural})|(?:${name} is|${plural} are) (${all})`
+    const match = new RegExp(`\\b(?:${one}|(?:${name} has|${plural} have) (several) colors)\\b`).exec(words)
+    const said = match?.[1] ?? match?.[2] ?? match?.[3]
+    const truth = color ?? (severalColors && 'several')
+    if (said === undefined || truth === undefined) return []
+    return [said === truth ? true : `the ${name} ${truth === 'several' ? 'has several colors' : `is ${truth}`}`]
   })
 }
 
