@@ -12,7 +12,7 @@ const turns = 9
 /** Half of the questions of a conversation ask for a single word, as the short-answer sets of LLaVA-1.5's mixture do. */
 const shortShare = 0.5
 
-/** How often each kind of question is tried: what is learned last, and what few scenes allow, more often. */
+/** How often each kind of question is tried. Few scenes allow what is learned last, so that is asked wherever it can be. */
 const conversationSkills: Readonly<Record<Skill, number>> = {
   existence: 2,
   count: 3,
@@ -25,8 +25,8 @@ const conversationSkills: Readonly<Record<Skill, number>> = {
   caption: 0.3,
   'detailed-description': 0.3, // a type of response of its own; a few are asked for in between
   comparison: 1.5,
-  'odd-one-out': 4,
-  nearest: 4,
+  'odd-one-out': 8,
+  nearest: 10,
   'multi-hop': 1.5,
   reasoning: 1.5,
   unknowable: 0.4,
