@@ -13,6 +13,7 @@ import { closeWeights, type OpenWeights, openWeights } from '../checkpoint/load.
 import { entryOf } from '../checkpoint/places.ts'
 import { readFully } from '../checkpoint/ranged-read.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import { sumsSaturate } from '../runtime/integer-sums.ts'
 import { gigabytes, type Precision, precisions } from './precision.ts'
 import {
   type ConversionOptions,
@@ -24,7 +25,7 @@ import {
 } from './stored-weights.ts'
 
 /** Changes with the meaning of the files: what an older release wrote is then not found. */
-const format = 1
+const format = 2
 const weightsFile = 'weights.bin'
 const indexFile = 'index.json'
 
@@ -181,7 +182,7 @@ async function expectRoom(cache: string, bytes: number): Promise<void> {
 const sampledBytes = 4096
 
 /**
- * A name for a model's weights in a precision. Reading all of a large model takes longer than opening a converted one, so the weights are represented
+ * A name for a model's weights in a precision, in the forms that this processor wants. Reading all of a large model takes longer than opening a converted one, so the weights are represented
  * by the size and time of each file, and by every tensor's name, place and a stretch from its middle.
  */
 async function keyOf(
@@ -191,7 +192,7 @@ async function keyOf(
   const hash = createHash('sha256')
   const opened: OpenWeights = await openWeights(folder, config)
   try {
-    hash.update(JSON.stringify([format, precision]))
+    hash.update(JSON.stringify([format, precision, sumsSaturate()]))
     for (const { handle } of opened.checkpoints.flatMap(({ files }) => files)) {
       const { size, mtimeMs } = await handle.stat()
       hash.update(JSON.stringify([size, mtimeMs]))
