@@ -8,6 +8,9 @@
  *
  * `prefill` and `step` are one graph, compiled twice only where a precision gives them weights of different forms (precision.ts). They read and
  * extend the same KV cache in place. Only the last position's logits are ever computed.
+ *
+ * ONNX Runtime repacks weights when it compiles, on one thread, which takes seconds for each gigabyte. Where prompts have weights of their own, these
+ * are used as they lie in the file, and `step` is compiled while the first prompt is already being read: only the second token waits for it.
  */
 
 import { basename, dirname } from 'node:path'
@@ -24,7 +27,7 @@ import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
-import { weightsIn } from './weight-forms.ts'
+import { isCodesOfChannels, weightsIn } from './weight-forms.ts'
 
 export type CompiledModel = {
   readonly config: LlavaConfig
@@ -34,7 +37,7 @@ export type CompiledModel = {
     readonly encode: Session
     readonly arrange: Session | undefined
     readonly prefill: Session
-    readonly step: Session
+    readonly step: Promise<Session>
   }
   readonly threads: number | undefined
   /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
@@ -88,24 +91,29 @@ export async function compileSupplied(
   const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
   const parts = { config, weights, precision, threads, contextMemory, cacheType }
   const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) => compileGraph(outputs, { ...parts, name })
-  const prompt = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
+  const oneForm = hasOneForm(precision)
+  const prompt = compileGraph(languageGraph(config, weightSource(parts, 'prompt'), cacheType), {
+    ...parts,
+    name: 'prefill',
+    repack: oneForm,
+  })
   const compiled = await Promise.allSettled([
     compile(encodeGraph(config, weightSource(parts, 'encoder')), 'encode'),
     prompt,
-    // The graph is the same; compiled once, its weights are packed once.
-    hasOneForm(precision) ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step'),
     config.tiles && compile(arrangeGraph(config, weightSource(parts, 'encoder')), 'arrange'),
   ])
   const failed = compiled.find((result) => result.status === 'rejected')
-  const [encode, prefill, step, arrange] = compiled.map((result) =>
+  const [encode, prefill, arrange] = compiled.map((result) =>
     result.status === 'fulfilled' ? result.value : undefined,
   )
-  if (encode === undefined || prefill === undefined || step === undefined || failed !== undefined || signal?.aborted) {
-    for (const session of [encode, prefill, step, arrange]) if (session !== undefined) await disposeSession(session)
+  if (encode === undefined || prefill === undefined || failed !== undefined || signal?.aborted) {
+    for (const session of [encode, prefill, arrange]) if (session !== undefined) await disposeSession(session)
     disposeWeights(weights)
     signal?.throwIfAborted()
     throw failed?.reason
   }
+  const step = oneForm ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step')
+  step.catch(() => undefined) // whoever waits for it learns of the failure
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
   return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
 }
@@ -115,14 +123,18 @@ export function weightSource({ precision }: { precision: Precision }, role: Role
   return weightsIn((weight) => formOf(weight, { precision, role }))
 }
 
-/** Compiles one more graph over weights that are already there. */
+/**
+ * Compiles one more graph over weights that are already there. Without `repack` it uses codes of whole channels as they lie, which takes no time
+ * and no memory now and a little of both at each run.
+ */
 export async function compileGraph(
   outputs: Readonly<Record<string, Tensor>>,
-  { name, weights, threads }: { name: string; weights: SuppliedWeights; threads: number | undefined },
+  options: { name: string; weights: SuppliedWeights; threads: number | undefined; repack?: boolean },
 ): Promise<Session> {
+  const { name, weights, threads, repack = true } = options
   const [folder] = [...weights.values()].flatMap((weight) => ('path' in weight ? [dirname(weight.path)] : []))
   const graph = writeOnnx(outputs, {
-    parameters: 'initializers',
+    parameters: (parameter) => (repack || !isCodesOfChannels(parameter) ? 'initializers' : 'replaceable'),
     name,
     files(parameter) {
       const part = weights.get(parameter)
@@ -158,7 +170,9 @@ function disposeWeights(weights: SuppliedWeights): void {
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
 export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
-  await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
+  const compiled = await Promise.allSettled(Object.values(sessions))
+  const all = compiled.map((session) => (session.status === 'fulfilled' ? session.value : undefined))
+  await Promise.all(all.map((session) => session && disposeSession(session)))
   disposeWeights(weights)
 }
 
@@ -196,7 +210,7 @@ export async function step(
   { ids, past, cache }: { ids: readonly number[]; past: readonly number[]; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.step, {
+  return runLanguageModel(await sessions.step, {
     inputs: {
       ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
       visualTokens: residentTensor('float32', [0, config.language.width]),
