@@ -9,8 +9,9 @@
  * `prefill` and `step` are one graph, compiled twice only where a precision gives them weights of different forms (precision.ts). They read and
  * extend the same KV cache in place. Only the last position's logits are ever computed.
  *
- * ONNX Runtime repacks weights when it compiles, on one thread, which takes seconds for each gigabyte. Where prompts have weights of their own, these
- * are used as they lie in the file, and `step` is compiled while the first prompt is already being read: only the second token waits for it.
+ * ONNX Runtime repacks weights when it compiles, on one thread, which takes seconds for each gigabyte. So a large language model is compiled while
+ * the first picture is already being read. Where prompts have weights of their own, these are used as they lie in the file, and only the second token
+ * of the first answer waits for `step`.
  */
 
 import { basename, dirname } from 'node:path'
@@ -24,7 +25,7 @@ import { type Tensor, writeOnnx } from '../tensor/index.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { joined } from './joined.ts'
 import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
-import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
+import { formOf, hasOneForm, isQuantized, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { isCodesOfChannels, weightsIn } from './weight-forms.ts'
@@ -36,7 +37,7 @@ export type CompiledModel = {
   readonly sessions: {
     readonly encode: Session
     readonly arrange: Session | undefined
-    readonly prefill: Session
+    readonly prefill: Promise<Session>
     readonly step: Promise<Session>
   }
   readonly threads: number | undefined
@@ -90,30 +91,27 @@ export async function compileSupplied(
     longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context
   const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
   const parts = { config, weights, precision, threads, contextMemory, cacheType }
-  const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) => compileGraph(outputs, { ...parts, name })
+  const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) =>
+    compileGraph(outputs, { ...parts, name, repack: name !== 'prefill' || oneForm })
   const oneForm = hasOneForm(precision)
-  const prompt = compileGraph(languageGraph(config, weightSource(parts, 'prompt'), cacheType), {
-    ...parts,
-    name: 'prefill',
-    repack: oneForm,
-  })
+  const prefill = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
+  prefill.catch(() => undefined) // whoever waits for it learns of the failure
   const compiled = await Promise.allSettled([
     compile(encodeGraph(config, weightSource(parts, 'encoder')), 'encode'),
-    prompt,
     config.tiles && compile(arrangeGraph(config, weightSource(parts, 'encoder')), 'arrange'),
+    oneForm && isQuantized(precision) ? undefined : prefill,
   ])
   const failed = compiled.find((result) => result.status === 'rejected')
-  const [encode, prefill, arrange] = compiled.map((result) =>
-    result.status === 'fulfilled' ? result.value : undefined,
-  )
-  if (encode === undefined || prefill === undefined || failed !== undefined || signal?.aborted) {
-    for (const session of [encode, prefill, arrange]) if (session !== undefined) await disposeSession(session)
+  const [encode, arrange] = compiled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
+  if (encode === undefined || failed !== undefined || signal?.aborted) {
+    const late = await prefill.catch(() => undefined)
+    for (const session of [encode, arrange, late]) if (session !== undefined) await disposeSession(session)
     disposeWeights(weights)
     signal?.throwIfAborted()
     throw failed?.reason
   }
-  const step = oneForm ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step')
-  step.catch(() => undefined) // whoever waits for it learns of the failure
+  const step = oneForm ? prefill : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step')
+  step.catch(() => undefined)
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
   return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
 }
@@ -168,6 +166,11 @@ function disposeWeights(weights: SuppliedWeights): void {
   for (const weight of weights.values()) if (!('path' in weight)) disposeTensor(weight)
 }
 
+/** Waits until all graphs are compiled, which `compileSupplied` leaves to the background where it takes long. Errors: those of compiling. */
+export async function whenCompiled({ sessions }: CompiledModel): Promise<void> {
+  await Promise.all([sessions.prefill, sessions.step])
+}
+
 /** Frees a model after the runs that still use it. Safe to repeat. */
 export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
   const compiled = await Promise.allSettled(Object.values(sessions))
@@ -210,7 +213,7 @@ export async function step(
   { ids, past, cache }: { ids: readonly number[]; past: readonly number[]; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(await sessions.step, {
+  return runLanguageModel(sessions.step, {
     inputs: {
       ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
       visualTokens: residentTensor('float32', [0, config.language.width]),
@@ -247,7 +250,7 @@ function reach(lengths: readonly number[]): Record<'lastIndex' | 'total', Reside
 }
 
 async function runLanguageModel(
-  session: Session,
+  compiling: Promise<Session>,
   { inputs, cache, signal }: { inputs: Record<string, ResidentTensor>; cache: CacheMemory } & RunLimits,
 ): Promise<Float32Array> {
   const memory = cache.blocks.flatMap(({ key, value }, block) => [
@@ -256,10 +259,26 @@ async function runLanguageModel(
   ])
   const outputs = Object.fromEntries(memory.map(([name, tensor]) => [`next:${name}`, tensor]))
   try {
+    const session = await untilCompiled(compiling, signal)
     const options = { outputs, fetch: ['logits'], signal }
     return take(await run(session, { ...inputs, ...Object.fromEntries(memory) }, options), 'logits')
   } finally {
     Object.values(inputs).forEach(disposeTensor)
+  }
+}
+
+/** Waits for a session, or throws `signal.reason` when the signal fires first: compiling cannot be stopped, waiting for it can. */
+async function untilCompiled(compiling: Promise<Session>, signal: AbortSignal | undefined): Promise<Session> {
+  signal?.throwIfAborted()
+  let leave = () => {}
+  const left = new Promise<never>((_, reject) => {
+    leave = () => reject(signal?.reason)
+    signal?.addEventListener('abort', leave, { once: true })
+  })
+  try {
+    return await Promise.race([compiling, left])
+  } finally {
+    signal?.removeEventListener('abort', leave)
   }
 }
 

@@ -33,6 +33,8 @@ const indexSchema = z.object({
   format: z.literal(format),
   model: z.string(),
   precision: z.enum(precisions),
+  /** Whether it was made for a processor whose integer sums saturate. */
+  saturating: z.boolean(),
   bytes: z.number(),
   parts: z.array(
     z.object({
@@ -115,7 +117,7 @@ export async function cachedWeights(
         await writeFileAtomically(join(temporary, weightsFile), (handle) =>
           convertIntoFile(config, reader, { ...options, handle, parts }),
         )
-        const index = { format, model: resolve(folder), precision, bytes, parts }
+        const index = { format, model: resolve(folder), precision, saturating: sumsSaturate(), bytes, parts }
         await writeFile(join(temporary, indexFile), JSON.stringify(index))
       },
       { mayReplace: () => true }, // another process may have been quicker, or an entry was damaged
@@ -155,7 +157,7 @@ export async function clearCache(cache: string): Promise<{ models: number; bytes
 
 async function openEntry(target: string): Promise<SuppliedWeights | undefined> {
   const index = await readIndex(target)
-  if (index === undefined) return undefined
+  if (index === undefined || index.saturating !== sumsSaturate()) return undefined
   const supplied = await suppliedFrom(join(target, weightsFile), index.parts).catch(() => undefined)
   const now = new Date()
   if (supplied !== undefined) await utimes(join(target, indexFile), now, now).catch(() => undefined)

@@ -41,6 +41,11 @@ export function hasOneForm(precision: Precision): boolean {
   return precision !== 'mixed'
 }
 
+/** Whether weights are kept as codes, which ONNX Runtime repacks. */
+export function isQuantized(precision: Precision): boolean {
+  return precision !== 'f32' && precision !== 'f16'
+}
+
 /** All forms of a weight that the graphs of a model ask for. */
 export function formsOf(
   weight: { name: string; shape: readonly number[] },
