@@ -127,7 +127,10 @@ async function tokenCounter(
     const { ids, loss } = tokenizeConversation(turns, { template, tokenizer, imageToken })
     const planned = async (folder: string) => {
       const pictures = names.map((name) => pictureIn(folder, { name, id: name }))
-      return planPictures({ id: '', turns, pictures }, { config, processor, most: names.length })
+      return planPictures(
+        { id: '', turns, pictures },
+        { config, processor, most: { pictures: names.length, views: Number.POSITIVE_INFINITY } },
+      )
     }
     // Of a model that looks at tiles they follow from the pictures; without these the whole of each is counted, which is the least.
     const visualTokens =

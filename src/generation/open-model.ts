@@ -16,7 +16,10 @@ export type OpenModelOptions = {
   readonly precision?: Precision | 'auto' | undefined
   /** Where converted weights are kept for the next time; in memory only where the folder cannot be written to, or when it is `false`. */
   readonly cache?: string | false | undefined
-  /** Where the visual tokens of pictures are kept for the next time; nowhere when it is `false`, and for models that encode as quickly as a disk reads. */
+  /**
+   * Where the visual tokens of pictures are kept for the next time; nowhere when it or, unless it is given, `cache` is `false`, and for models that
+   * encode as quickly as a disk reads.
+   */
   readonly pictureCache?: string | false | undefined
   /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
   readonly contextMemory?: number | undefined
@@ -37,7 +40,7 @@ export async function openModel(
   const { threads, signal, contextMemory } = options
   const choice = choosePrecision(config, { wanted: options.precision })
   const { precision } = choice
-  const pictureCache = pictureCacheFor({ folder, config }, { precision, pictureCache: options.pictureCache })
+  const pictureCache = pictureCacheFor({ folder, config }, { ...options, precision })
   const withCache = (model: CompiledModel): CompiledModel => ({ ...model, pictureCache })
   const limits: CompileOptions = { threads, signal, contextMemory }
   const read = <T>(from: () => Promise<T>) =>
@@ -55,11 +58,14 @@ export async function openModel(
 /** Undefined where nothing is to be kept. */
 function pictureCacheFor(
   { folder, config }: { folder: string; config: LlavaConfig },
-  { precision, pictureCache }: { precision: Precision; pictureCache: string | false | undefined },
+  {
+    precision,
+    cache,
+    pictureCache = cache === false ? false : pictureFolder(),
+  }: OpenModelOptions & { precision: Precision },
 ): PictureCache | undefined {
   if (pictureCache === false || !isWorthKeeping(config)) return undefined
-  const identity = () => keyOf({ folder, config }, precision)
-  return openPictureCache(pictureCache ?? pictureFolder(), { config, identity })
+  return openPictureCache(pictureCache, { config, identity: () => keyOf({ folder, config }, precision) })
 }
 
 async function convertedWeights(

@@ -180,7 +180,8 @@ function captionsOf(drawn: readonly Drawn[]): EncodedCaption[] {
 async function plannedFor(lesson: Lesson, sample: Sample): Promise<readonly PlannedPicture[]> {
   const { encoding, stage, pictureTokens, recipe } = lesson
   if (encoding === undefined) return [plainPicture(pictureTokens)]
-  const planned = await planPictures(sample, { ...lesson, most: recipe.pictures ?? 1 })
+  const { pictures = 1, views = Number.POSITIVE_INFINITY } = recipe
+  const planned = await planPictures(sample, { ...lesson, most: { pictures, views } })
   return stage.pictures === 'words' ? planned.map(() => plainPicture(pictureTokens)) : planned
 }
 

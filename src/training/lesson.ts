@@ -145,7 +145,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
       : undefined
   const views =
     stage.objective === 'answers' && stage.pictures !== 'words'
-      ? mostViews(processor, { pictures: recipe.pictures ?? 1 })
+      ? Math.min(recipe.views ?? Number.POSITIVE_INFINITY, mostViews(processor, { pictures: recipe.pictures ?? 1 }))
       : 1
   const gathers = stage.objective === 'answers' && (recipe.pack === true || config.tiles !== undefined || views > 1)
   const viewSlots = recipe.batch * (recipe.pack ? viewsPerRow({ length: recipe.length, pictureTokens, views }) : views)

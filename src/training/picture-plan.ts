@@ -26,15 +26,15 @@ export function plainPicture(length: number): PlannedPicture {
 
 /**
  * The pictures that a sample's conversation shows, in order.
- * @throws RangeError when they are more than `most`, or not as many as the sample has
+ * @throws RangeError when they are more than `most.pictures`, or not as many as the sample has, or have more than `most.views` views together
  */
 export async function planPictures(
   { id, turns, pictures }: Pick<Sample, 'id' | 'turns' | 'pictures'>,
-  { most, config, processor }: Model & { most: number },
+  { most, config, processor }: Model & { most: { pictures: number; views: number } },
 ): Promise<readonly PlannedPicture[]> {
   const shown = countPictures(turns)
-  if (shown > most) {
-    throw new RangeError(`Cannot train on sample ${id}: found ${shown} pictures, expected at most ${most}`)
+  if (shown > most.pictures) {
+    throw new RangeError(`Cannot train on sample ${id}: found ${shown} pictures, expected at most ${most.pictures}`)
   }
   if (shown !== pictures.length) {
     throw new RangeError(
@@ -42,7 +42,10 @@ export async function planPictures(
     )
   }
   if (config.tiles === undefined) return pictures.map(() => plainPicture(config.visualTokens))
-  return Promise.all(pictures.map((picture) => planPicture(picture, { config, processor, shown })))
+  const planned = await Promise.all(pictures.map((picture) => planPicture(picture, { config, processor, shown })))
+  const views = planned.reduce((sum, picture) => sum + picture.views, 0)
+  if (views <= most.views) return planned
+  throw new RangeError(`Cannot train on sample ${id}: its pictures have ${views} views, expected at most ${most.views}`)
 }
 
 async function planPicture(

@@ -91,6 +91,8 @@ const recipeSchema = z.strictObject({
   featureCache: z.string().optional(),
   /** The most pictures that a sample may show, 1 unless told; samples with more are skipped. */
   pictures: positive.optional(),
+  /** Views that a sample may have, where the model looks at tiles: as many as there can be unless told. Fewer take less memory; samples with more are skipped. */
+  views: positive.optional(),
   batch: positive,
   accumulate: positive.default(1),
   /** Gradient checkpointing: the inside of each block is computed again in the backward pass. Less memory, more time. */
@@ -206,9 +208,10 @@ export function parseRecipe(value: unknown, source: string, { samples }: { sampl
   if (recipe.pack && stages[recipe.stage].objective !== 'answers') {
     throw new RangeError(`Cannot use recipe ${source}: it packs samples in stage ${recipe.stage}, which has no text`)
   }
-  if ((recipe.pictures ?? 1) > 1 && (objective !== 'answers' || pictures === 'words')) {
+  const several = (recipe.pictures ?? 1) > 1 ? `pictures ${recipe.pictures}` : recipe.views && `views ${recipe.views}`
+  if (several !== undefined && (objective !== 'answers' || pictures === 'words')) {
     throw new RangeError(
-      `Cannot use recipe ${source}: found pictures ${recipe.pictures} in stage ${recipe.stage}, expected 1, or a stage in which the model answers about pictures`,
+      `Cannot use recipe ${source}: found ${several} in stage ${recipe.stage}, expected a stage in which the model answers about pictures`,
     )
   }
   if (recipe.bucket && (recipe.pack || !('llava' in recipe.data))) {

@@ -142,6 +142,17 @@ test('a sample with more pictures than the recipe says is skipped', async () => 
   await lesson.dispose()
 })
 
+test('a sample with more views than the recipe says is skipped, and the graph has room for fewer', async () => {
+  const lesson = await openLesson(recipeFor('next', { views: 3 }), { threads: 1 })
+  const batch = await makeBatch(lesson, { source: lesson.source, position: { cursor: 0, skipped: 0 }, parts: 2 })
+  expect(batch.inputs[0]!.features!.shape[0]).toBe(2 * 3)
+  expect(batch.skips.map(({ reason }) => reason)).toContain(
+    'Cannot train on sample two: its pictures have 8 views, expected at most 3',
+  )
+  disposeBatch(batch)
+  await lesson.dispose()
+})
+
 test('LoRA learns beside a model of tiles, packed, and the model is asked while it learns', async () => {
   const folder = join(base, 'lora')
   const start = { languageModel: join(base, 'next whole') }
