@@ -67,11 +67,19 @@ function stored(kind: string, weight: Float32Array, [out, width]: readonly [numb
   }
 }
 
-async function compute(output: Tensor, { tensors, inputs }: { tensors: Stored['tensors']; inputs: Stored['tensors'] }) {
-  const session = await createSession(writeOnnx({ y: output }, { parameters: 'initializers' }).model, {
+async function compute(
+  output: Tensor,
+  {
+    tensors,
+    inputs,
+    parameters = 'initializers',
+  }: { tensors: Stored['tensors']; inputs: Stored['tensors']; parameters?: 'initializers' | 'replaceable' },
+) {
+  const session = await createSession(writeOnnx({ y: output }, { parameters }).model, {
     threads: 1,
     initializers: tensors,
   })
+  expect(session.inputNames).toEqual(Object.keys(inputs))
   const { y } = await run(session, inputs)
   await disposeSession(session)
   return y!
@@ -118,6 +126,19 @@ describe.each(sumsSaturate() ? kinds : ['channels', ...kinds])('a weight stored 
     expect(y.shape).toEqual([2, 3, out])
     // What is left is the rounding of the activations to 8 bits, here with outliers of 30 deviations: steps of a quarter of one
     expect(relativeError(y.data as Float32Array, product(x, restored, { width, bias }))).toBeLessThan(0.05)
+  })
+
+  test('multiplies alike whether it is repacked or used as it lies', async () => {
+    const { weight: symbol, tensors } = stored(kind, weight, [out, width])
+    const inputs = { x: residentTensor('float32', [9, width], { data: numbers(9 * width, 5) }) }
+    const output = linear(input('x', 'float32', ['L', width]), { weight: symbol })
+    const [packed, lying] = [
+      await compute(output, { tensors, inputs }),
+      await compute(output, { tensors, inputs, parameters: 'replaceable' }),
+    ]
+    // Sums of integers are the same to the bit; blocks that are not repacked are multiplied in float32.
+    if (kind.startsWith('channels')) expect(lying.data).toEqual(packed.data)
+    else expect(relativeError(lying.data as Float32Array, packed.data as Float32Array)).toBeLessThan(0.05)
   })
 
   test('does not overflow where all numbers are near the largest', async () => {
