@@ -57,7 +57,9 @@ export function createQueuePace(
   const pause = (ms: number) => patiently(async () => Number(await redis.eval(pauseScript, 1, key, Math.ceil(ms))))
   return {
     take: (tokens) => take(1, tokens),
-    giveBack: async ({ requests, tokens }) => void (await take(-requests, -tokens)),
+    giveBack: async ({ requests, tokens }) => {
+      if (limits.some((limit) => limit > 0)) await take(-requests, -tokens)
+    },
     pause: async (ms) => void (await pause(ms)),
     pauseLeft: () => pause(0),
   }

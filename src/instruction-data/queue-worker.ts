@@ -60,6 +60,17 @@ export type RunWorkerOptions = {
   readonly lockMs?: number
 }
 
+/** Whether a change reached its job; false when the server has none of that key any more. */
+async function isThere(change: Promise<void>): Promise<boolean> {
+  return change.then(
+    () => true,
+    (error: unknown) => {
+      if (error instanceof Error && /missing key for job/i.test(error.message)) return false
+      throw error
+    },
+  )
+}
+
 /** How long an answer looks for its run when the server lost both. */
 const looksForRun = 50
 const lookForRunMs = 100
@@ -75,6 +86,8 @@ export async function startRunWorker(
   const pace = createQueuePace(run, server)
   const stopping = new AbortController()
   setMaxListeners(0, stopping.signal) // every request that waits listens
+  /** By key: a request that the server takes for lost, or lost itself, may come here once more while it is on its way. */
+  const inHand = new Map<string, Promise<boolean>>()
   const counts = { inFlight: 0, answered: 0, failed: 0, handedBack: 0 }
   let trouble: string | undefined
   let failure: unknown
@@ -82,11 +95,10 @@ export async function startRunWorker(
   /** Waits until the request may leave; false when the worker stops before. */
   async function waitForTurn(tokens: number): Promise<boolean> {
     const pausing = async (ms: number) => sleep(ms, undefined, { signal: stopping.signal }).catch(() => {})
-    await pausing(Math.max(await pace.take(tokens), learned.take(tokens)))
-    let left = await pace.pauseLeft() // it may have begun meanwhile
-    while (left > 0 && !stopping.signal.aborted) {
-      await pausing(left)
-      left = await pace.pauseLeft()
+    let wait = Math.max(await pace.take(tokens), learned.take(tokens))
+    while (wait > 0 && !stopping.signal.aborted) {
+      await pausing(wait)
+      wait = await pace.pauseLeft() // it may have begun meanwhile
     }
     if (!stopping.signal.aborted) return true
     await pace.giveBack({ requests: 1, tokens })
@@ -102,22 +114,29 @@ export async function startRunWorker(
   async function work(job: Job<JobData>, token = ''): Promise<void> {
     if (outcomeIn(job.data) !== undefined) return // answered by a worker that was thought lost
     const key = job.id ?? ''
+    const done = inHand.get(key) ?? attempt(job, key).finally(() => inHand.delete(key))
+    inHand.set(key, done)
+    if (!(await done)) await handBack(job, token)
+  }
+
+  /** One attempt, its outcome stored; false when the request did not leave, or was let in nowhere. */
+  async function attempt(job: Job<JobData>, key: string): Promise<boolean> {
     try {
       const request = requestIn(job.data, key)
       const most = estimateTokens(request.messages) + request.settings.maxTokens
-      if (stopping.signal.aborted || !(await waitForTurn(most))) return await handBack(job, token)
-      await patiently(() => job.updateProgress(sentMark))
+      if (stopping.signal.aborted || !(await waitForTurn(most))) return false
+      if (!(await isThere(patiently(() => job.updateProgress(sentMark))))) return false
       const { outcome, unused, waitMs } = await ask(request, most)
-      if (outcome !== undefined) await store(key, outcome) // before anything else
+      if (outcome !== undefined)
+        await store(key, outcome) // before anything else
+      else await isThere(patiently(() => job.updateProgress(0))) // nothing was charged
       if (unused > 0) await pace.giveBack({ requests: 0, tokens: unused })
       if (waitMs > 0) await pace.pause(waitMs)
-      if (outcome !== undefined) return
-      await patiently(() => job.updateProgress(0)) // the endpoint let nobody in, so nothing was charged
+      return outcome !== undefined
     } catch (error) {
-      if (error instanceof WaitingError) throw error
       stop(error)
+      return false
     }
-    await handBack(job, token)
   }
 
   /** What came of one attempt, no outcome when no further one can succeed from here; tokens of `most` that it did not use, and how long all are to wait. */
@@ -142,22 +161,14 @@ export async function startRunWorker(
   /** Writes an outcome into its job, wherever that is now; into a new one if the job is gone and the run is not. */
   async function store(key: string, outcome: QueueOutcome): Promise<void> {
     for (let look = 0; look < looksForRun; look++) {
-      const job = await patiently(() => queue.getJob(key))
-      if (job !== undefined && (await written(job, outcome))) return
+      const job: Job<JobData> | undefined = await patiently(() => queue.getJob(key))
+      if (job !== undefined && (await isThere(patiently(() => job.updateData({ outcome }))))) return
       if (await patiently(() => redis.hexists(runsKey, run.id))) {
         await patiently(() => queue.add('ask', { outcome }, { jobId: key }))
         return
       }
       await sleep(lookForRunMs)
     }
-  }
-
-  /** False when the job is gone. */
-  async function written(job: Job<JobData>, outcome: QueueOutcome): Promise<boolean> {
-    return patiently(() => job.updateData({ outcome })).then(
-      () => true,
-      () => false,
-    )
   }
 
   const queue = new Queue<JobData>(run.id, queueOptions(redis))
