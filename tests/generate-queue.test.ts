@@ -38,8 +38,8 @@ const generate = (out: string, ...words: string[]) => [
   ...words,
 ]
 
-/** Several programs in this process, at once, with all that they printed. */
-async function runTogether(...lines: string[][]) {
+/** Several programs in this process, at once, with all that they print. */
+function runTogether(...lines: string[][]) {
   let said = ''
   const spies = (['stdout', 'stderr'] as const).map((name) =>
     vi.spyOn(process[name], 'write').mockImplementation((text) => {
@@ -47,11 +47,10 @@ async function runTogether(...lines: string[][]) {
       return true
     }),
   )
-  try {
-    return { codes: await Promise.all(lines.map((words) => runProgram(words))), said }
-  } finally {
+  const codes = Promise.all(lines.map((words) => runProgram(words))).finally(() => {
     for (const spy of spies) spy.mockRestore()
-  }
+  })
+  return { codes, said: () => said }
 }
 
 describe.skipIf(redisProgram === undefined)('with a server', () => {
@@ -64,14 +63,15 @@ describe.skipIf(redisProgram === undefined)('with a server', () => {
 
   test('a worker asks for the run, and both say what they do without the password', async () => {
     const endpoint = ['--base-url', chat.baseURL]
-    const { codes, said } = await runTogether(generate('made', '--queue', address(), ...endpoint), [
+    const both = runTogether(generate('made', '--queue', address(), ...endpoint), [
       'worker',
       address(),
       '--until-done',
       '--json',
       ...endpoint,
     ])
-    expect(codes).toEqual([0, 0])
+    expect(await both.codes).toEqual([0, 0])
+    const said = both.said()
     expect(said).toMatch(
       /Run [0-9a-f]{12} is on redis:\/\/127.0.0.1:\d+\/0; on each machine that is to ask: llava worker redis:/,
     )
@@ -87,14 +87,11 @@ describe.skipIf(redisProgram === undefined)('with a server', () => {
   test('a worker with another endpoint is refused, and a run that is with workers is not asked for from here', async () => {
     const interrupted = generate('other', '--queue', address(), '--base-url', 'http://127.0.0.1:9/v1')
     const running = runTogether(interrupted, ['worker', address(), '--until-done', '--base-url', chat.baseURL])
-    await vi.waitFor(async () => expect(await readdir(at('other'))).toContain('queue.json'), 10_000)
-    await new Promise((resolve) => setTimeout(resolve, 1500))
+    const refusal =
+      /Cannot work for run [0-9a-f]{12}: its endpoint is http:\/\/127.0.0.1:9\/v1, this worker has http:\/\/127.0.0.1:\d+\/v1; start it with --base-url http:\/\/127.0.0.1:9\/v1/
+    await vi.waitFor(() => expect(running.said()).toMatch(refusal), 20_000)
     process.emit('SIGTERM', 'SIGTERM')
-    const { codes, said } = await running
-    expect(codes).toEqual([143, 1])
-    expect(said).toMatch(
-      /Cannot work for run [0-9a-f]{12}: its endpoint is http:\/\/127.0.0.1:9\/v1, this worker has http:\/\/127.0.0.1:\d+\/v1; start it with --base-url http:\/\/127.0.0.1:9\/v1/,
-    )
+    expect(await running.codes).toEqual([143, 1])
     await writeFile(at('other', 'queue.json'), '{"run":"0123456789ab"}')
     const local = await runHere(...generate('other', '--base-url', 'http://127.0.0.1:9/v1'))
     expect(local.stderr).toMatch(/^llava: Cannot go on without --queue: requests of this run may be with workers; give/)

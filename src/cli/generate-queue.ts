@@ -86,7 +86,7 @@ export async function openQueue(
         const left = await teacher.close()
         server.close()
         if (left === 0) await rm(join(out, queueFile), { force: true })
-        else say(`${left} requests may still be with workers: the same command takes their answers in`)
+        else say(`${left ?? 'Some'} requests may still be with workers: the same command takes their answers in`)
       },
     }
   } catch (error) {

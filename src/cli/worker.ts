@@ -17,6 +17,8 @@ import { sumOf, workerProgress } from './worker-progress.ts'
 type WorkerOptions = { run?: string; baseUrl?: string; concurrency: number; untilDone?: boolean; json?: boolean }
 
 const lookEveryMs = 1000
+/** For what is still to be printed, where the process would not end by itself. */
+const exitMs = 500
 
 export function addWorkerCommand(program: Command, context: CommandContext): void {
   program
@@ -75,14 +77,15 @@ async function work(
     await serve({ server, workers, begin, options, say, signal: watch.signal, show: progress.show })
   } finally {
     const inFlight = sumOf(workers).inFlight
-    if (watch.signal.aborted && inFlight > 0) say(`Waiting for ${inFlight} answers; a second Ctrl-C gives them up`)
-    await closeAll(workers, server)
+    if (watch.signal.aborted && inFlight > 0) say(`Waiting for what is on its way (${inFlight}); a second Ctrl-C gives it up`)
+    const closed = await Promise.all(workers.map((worker) => worker.close()))
     progress.end()
     server.close()
+    if (!closed.every(Boolean)) setTimeout(() => process.exit(), exitMs).unref() // with the code that is set until then
   }
   const { answered, failed, handedBack } = sumOf(workers)
   if (options.json) writeLine(stdout, JSON.stringify({ answered, failed, handedBack }))
-  else say(`${answered} answers, ${failed} attempts that came to nothing, ${handedBack} requests handed back`)
+  else say(`Answered ${answered}, failed ${failed}, handed back ${handedBack}`)
 }
 
 type Serving = {
@@ -141,17 +144,4 @@ function expectEndpoint({ id, baseUrl }: QueuedRun, own: string | undefined): vo
   throw new Error(
     `Cannot work for run ${id}: its endpoint is ${baseUrl}, this worker has ${mine}; start it with --base-url ${baseUrl}`,
   )
-}
-
-/** Waits for what was sent; with nothing on its way, not for a server that is away. */
-async function closeAll(workers: readonly RunWorker[], server: QueueServer): Promise<void> {
-  let closed = false
-  const closing = Promise.all(workers.map((worker) => worker.close())).finally(() => {
-    closed = true
-  })
-  while (!closed) {
-    if (server.trouble() !== undefined && sumOf(workers).inFlight === 0) return
-    await Promise.race([closing, sleep(100)])
-  }
-  await closing
 }

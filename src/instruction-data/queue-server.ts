@@ -107,17 +107,27 @@ async function inspect(redis: Redis, latestError: () => string): Promise<boolean
 }
 
 function patient(say: (trouble: string | undefined) => void, shown: string): QueueServer['patiently'] {
+  let refused = 0 // actions; others may succeed meanwhile
   return async (action) => {
-    for (;;) {
-      try {
-        const result = await action()
-        say(undefined)
-        return result
-      } catch (error) {
-        if (!(error instanceof Error) || !passing.test(error.message)) throw error
-        say(`${shown} refuses for now (${error.message})`)
-        await sleep(longestReconnectMs)
+    let again = false
+    try {
+      for (;;) {
+        try {
+          return await action()
+        } catch (error) {
+          if (!(error instanceof Error) || error.name !== 'ReplyError') throw error
+          if (!passing.test(error.message)) {
+            throw new Error(`Cannot use the queue ${shown}: ${reasonOf(error)}`, { cause: error })
+          }
+          if (!again) refused += 1
+          again = true
+          say(`${shown} refuses for now (${reasonOf(error)})`)
+          await sleep(longestReconnectMs)
+        }
       }
+    } finally {
+      if (again) refused -= 1
+      if (again && refused === 0) say(undefined)
     }
   }
 }

@@ -30,8 +30,8 @@ export type QueueTeacher = Teacher & {
   readonly workers: () => Promise<number | undefined>
   /** Why the latest worker left that could not go on. */
   readonly departure: () => Promise<string | undefined>
-  /** Takes in what is left, and removes the run from the server when nothing is with a worker any more. The result is how many requests are. */
-  readonly close: () => Promise<number>
+  /** Takes in what is left, and removes the run from the server when nothing is with a worker any more. How many requests are; undefined when the server is away. */
+  readonly close: () => Promise<number | undefined>
 }
 
 export type QueueTeacherOptions = {
@@ -148,13 +148,6 @@ export async function openQueueTeacher(
       waiting.delete(key)
     }
   }
-  const leaving = setInterval(() => {
-    const over = endedAt !== undefined && (server.trouble() !== undefined || Date.now() - endedAt > leaveMs)
-    if (!over) return
-    for (const { reject } of waiting.values()) reject(new AnswerLater())
-    waiting.clear()
-  }, 100)
-
   const announce = () => patiently(() => redis.hset(runsKey, ...writeRun(run)))
   await announce()
   for (const job of await jobs('wait')) {
@@ -162,6 +155,13 @@ export async function openQueueTeacher(
     if (await takeBack(key)) await journal.add({ event: 'failed', key, reason: 'it was taken back before it was sent' })
   }
   await takeIn()
+  const leaving = setInterval(() => {
+    const over = endedAt !== undefined && (server.trouble() !== undefined || Date.now() - endedAt > leaveMs)
+    if (!over) return
+    for (const { reject } of waiting.values()) reject(new AnswerLater())
+    waiting.clear()
+  }, 100)
+
   const breakOff = (error: unknown) => {
     if (closing.signal.aborted) return
     broken = { error }
@@ -189,7 +189,7 @@ export async function openQueueTeacher(
     close: async () => {
       closing.abort()
       clearInterval(leaving)
-      if (server.trouble() !== undefined) return waiting.size
+      if (server.trouble() !== undefined) return undefined
       await looking
       await takeIn()
       const left = (await jobs('wait', 'active')).length

@@ -35,8 +35,11 @@ export type RunWorker = {
   readonly status: () => RunWorkerStatus
   /** Why this worker cannot go on; undefined while it can. */
   readonly error: () => unknown
-  /** Takes nothing more, hands back what was not sent yet, and waits for the rest. */
-  readonly close: () => Promise<void>
+  /**
+   * Takes nothing more, hands back what was not sent yet, and waits for the rest. False when the server is away with nothing to be waited for: BullMQ's worker
+   * then keeps the process alive until the server is back.
+   */
+  readonly close: () => Promise<boolean>
 }
 
 export type RunWorkerStatus = {
@@ -74,8 +77,9 @@ async function isThere(change: Promise<void>): Promise<boolean> {
 /** How long an answer looks for its run when the server lost both. */
 const looksForRun = 50
 const lookForRunMs = 100
+const longestCloseMs = 10_000
 /** Longer than a server takes to come back: requests of a worker that lives should not be given to another. */
-const usualLockMs = 60_000
+const usualLockMs = 120_000
 
 export async function startRunWorker(
   run: QueuedRun,
@@ -189,7 +193,7 @@ export async function startRunWorker(
       skipVersionCheck: true,
       concurrency,
       lockDuration: lockMs,
-      stalledInterval: lockMs / 2,
+      stalledInterval: lockMs / 4,
       maxStalledCount: 0, // whether it is asked again is decided where the run is
       runRetryDelay: 1000,
       drainDelay: 2,
@@ -214,8 +218,15 @@ export async function startRunWorker(
     error: () => failure,
     close: async () => {
       stop()
-      await worker.close()
-      await queue.close()
+      while (counts.inFlight > 0) await sleep(lookForRunMs) // for as long as the server is away
+      if (server.trouble() !== undefined) return false
+      const waiting = new AbortController()
+      const closing = worker.close().then(async () => {
+        await queue.close()
+        return true
+      })
+      const enough = sleep(longestCloseMs, false, { signal: waiting.signal }).catch(() => false)
+      return Promise.race([closing, enough]).finally(() => waiting.abort())
     },
   }
 }
