@@ -35,14 +35,19 @@ for kind = 1, 2 do
     if content < 0 then wait = math.max(wait, math.ceil(-content / perMs)) end
   end
 end
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return wait
 `
+
+/** How long the server remembers what nobody asks for any more. */
+const forgottenMs = 86_400_000
 
 const pauseScript = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local until_ = math.max(tonumber(redis.call('HGET', KEYS[1], 'pausedUntil') or 0), now + tonumber(ARGV[1]))
 redis.call('HSET', KEYS[1], 'pausedUntil', until_)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return until_ - now
 `
 
@@ -53,8 +58,11 @@ export function createQueuePace(
   const key = paceKey(id)
   const limits = [requestsPerMinute ?? 0, tokensPerMinute ?? 0]
   const take = (requests: number, tokens: number) =>
-    patiently(async () => Number(await redis.eval(takeScript, 1, key, ...limits, requests, tokens, bucketSeconds)))
-  const pause = (ms: number) => patiently(async () => Number(await redis.eval(pauseScript, 1, key, Math.ceil(ms))))
+    patiently(async () =>
+      Number(await redis.eval(takeScript, 1, key, ...limits, requests, tokens, bucketSeconds, forgottenMs)),
+    )
+  const pause = (ms: number) =>
+    patiently(async () => Number(await redis.eval(pauseScript, 1, key, Math.ceil(ms), forgottenMs)))
   return {
     take: (tokens) => take(1, tokens),
     giveBack: async ({ requests, tokens }) => {

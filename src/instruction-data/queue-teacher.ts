@@ -57,6 +57,15 @@ redis.call('DEL', KEYS[2])
 return 1
 `
 
+/** Removes a finished job unless a worker that was thought lost has just written an answer into it; 1 if it did. */
+const removeScript = `
+if redis.call('HGET', KEYS[1], 'data') ~= ARGV[2] then return 0 end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('DEL', KEYS[1])
+return 1
+`
+
 type Waiting = {
   readonly request: ChatRequest
   readonly resolve: (answer: TeacherAnswer) => void
@@ -83,11 +92,15 @@ export async function openQueueTeacher(
   const put = ({ key, messages, settings, round }: ChatRequest) =>
     patiently(() => queue.add('ask', { messages, settings, round }, { jobId: key }))
   const remove = (key: string) => patiently(() => queue.remove(key))
+  const succeeds = (script: string, keys: readonly string[], words: readonly string[]) =>
+    patiently(async () => (await redis.eval(script, keys.length, ...keys, ...words)) === 1)
   const takeBack = (key: string) =>
-    patiently(
-      async () =>
-        (await redis.eval(takeBackScript, 2, queue.toKey('wait'), queue.toKey(key), key, JSON.stringify(sentMark))) ===
-        1,
+    succeeds(takeBackScript, [queue.toKey('wait'), queue.toKey(key)], [key, JSON.stringify(sentMark)])
+  const removeUnchanged = (key: string, data: JobData) =>
+    succeeds(
+      removeScript,
+      [key, 'completed', 'failed'].map((name) => queue.toKey(name)),
+      [key, JSON.stringify(data)],
     )
   const jobs = async (...states: ('completed' | 'failed' | 'wait' | 'active')[]) =>
     (await patiently(() => queue.getJobs(states))).filter((job) => job?.id !== undefined)
@@ -104,9 +117,10 @@ export async function openQueueTeacher(
       if (journal.has(key)) await remove(key)
       return
     }
-    waiting.delete(key)
     const outcome = outcomeOf(job, waiter.request)
-    if ('failure' in outcome) await remove(key) // the next attempt is a new job
+    // The next attempt is a new job.
+    if ('failure' in outcome && !(await removeUnchanged(key, job.data))) return
+    waiting.delete(key)
     try {
       waiter.resolve(answerOrFailure(outcome))
     } catch (failure) {
@@ -117,8 +131,11 @@ export async function openQueueTeacher(
   /** Takes into the journal what finished while nobody waited for it. */
   async function takeIn(): Promise<void> {
     const takeInOne = async (job: Job<JobData>, key: string) => {
-      if (!journal.has(key)) await note(key, outcomeOf(job), journal)
-      await remove(key)
+      if (journal.has(key)) return void (await remove(key))
+      const outcome = outcomeOf(job)
+      if ('failure' in outcome && !(await removeUnchanged(key, job.data))) return takeIn()
+      await note(key, outcome, journal)
+      if ('answer' in outcome) await remove(key)
     }
     const finished = await jobs('completed', 'failed')
     await Promise.all(finished.map((job) => takeInOne(job, job.id ?? '')))

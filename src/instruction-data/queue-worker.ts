@@ -205,7 +205,7 @@ export async function startRunWorker(
     if (error !== undefined && failure === undefined) {
       failure = error
       const said = error instanceof Error ? error.message : String(error)
-      void patiently(() => redis.set(departureKey(run.id), said)).catch(() => {})
+      void patiently(() => redis.set(departureKey(run.id), said, 'EX', 86_400)).catch(() => {})
     }
     if (stopping.signal.aborted) return
     stopping.abort()

@@ -132,7 +132,6 @@ export function createRunner(options: RunnerOptions): Runner {
         attempts,
       } as const
       await journal.add(answer)
-      teacher.stored?.(key)
       return { answer }
     } catch (error) {
       if (error instanceof AnswerLater) return 'stopped'

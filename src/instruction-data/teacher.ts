@@ -27,8 +27,6 @@ export type Teacher = {
    * @throws TeacherFailure; AnswerLater when the run ends and the answer will be found by the next one
    */
   readonly answer: (request: TeacherRequest, options: AnswerOptions) => Promise<TeacherAnswer>
-  /** Told of each answer that is stored for good: who keeps it elsewhere may forget it. */
-  readonly stored?: (key: string) => void
 }
 
 export type AnswerOptions = { readonly signal: AbortSignal; readonly ended?: AbortSignal }
