@@ -23,15 +23,17 @@ export type Task = {
   readonly promptVersion: string
 }
 
-export type TeacherRequest = {
-  /** 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once. */
+/** A request in words, which is all that a language model needs. */
+export type ChatRequest = {
+  /** See `requestKey`. */
   readonly key: string
-  readonly task: Task
   readonly messages: readonly TeacherMessage[]
   readonly settings: TeacherSettings
   /** 0, or how often an answer of this task was found unusable. */
   readonly round: number
 }
+
+export type TeacherRequest = ChatRequest & { readonly task: Task }
 
 export type TypeWeights = Readonly<Partial<Record<ResponseType, number>>>
 
@@ -68,12 +70,16 @@ export function requestFor(
     ]),
     { role: 'user', content: renderContext(task.picture, contextForms[task.type]) },
   ]
+  return { key: requestKey({ messages, settings, round }), task, messages, settings, round }
+}
+
+/** 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once. */
+export function requestKey({ messages, settings, round }: Omit<ChatRequest, 'key'>): string {
   const { model, temperature, maxTokens, seed } = settings
-  const key = createHash('sha256')
+  return createHash('sha256')
     .update(JSON.stringify([model, temperature, maxTokens, seed, round, messages]))
     .digest('hex')
     .slice(0, 32)
-  return { key, task, messages, settings, round }
 }
 
 /** Whether the picture belongs to a part of a run that several machines share: every picture to exactly one of the parts 1 to `of`. */
