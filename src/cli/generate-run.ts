@@ -7,11 +7,11 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { type PictureOrProblem, readCoco } from '../instruction-data/coco.ts'
-import { checked, parseJson, readRecords, unreadable } from '../instruction-data/lines.ts'
+import { checked, gatheredWrites, parseJson, readJsonLines, unreadable } from '../instruction-data/lines.ts'
 import { pictureProblem } from '../instruction-data/picture-file.ts'
 import { readPictureRows } from '../instruction-data/picture-rows.ts'
 import { isInShard, type Plan, type Task, tasksOf } from '../instruction-data/requests.ts'
-import { type SymbolicPicture, symbolicPictureSchema } from '../instruction-data/symbolic-picture.ts'
+import type { SymbolicPicture } from '../instruction-data/symbolic-picture.ts'
 
 /** What the answers of a run depend on, by the names of the options. */
 export type RunSettings = Readonly<Record<string, string>>
@@ -95,16 +95,16 @@ export async function preparePictures(
   const [categories, licenses] = [new Set<string>(), new Map<string, number>()]
   const counts = { pictures: 0, captions: 0, boxes: 0, skipped: 0 }
   let firstProblem: string | null = null
-  const lines = { pictures: createLines(), skipped: createLines() }
   const skippedPath = join(folder, runFiles.skipped)
-  await writeFileAtomically(join(folder, runFiles.pictures), async (pictures) =>
-    writeFileAtomically(skippedPath, async (skipped) => {
+  await writeFileAtomically(join(folder, runFiles.pictures), async (picturesFile) =>
+    writeFileAtomically(skippedPath, async (skippedFile) => {
+      const [pictures, skipped] = [gatheredWrites(picturesFile), gatheredWrites(skippedFile)]
       for await (const found of withPictureFiles(readInput(input, folder), input.images)) {
         signal?.throwIfAborted()
         if ('problem' in found) {
           firstProblem ??= found.problem
           counts.skipped += 1
-          await lines.skipped.add(skipped, found)
+          await skipped.add(`${JSON.stringify(found)}\n`)
           continue
         }
         const { picture } = found
@@ -113,11 +113,11 @@ export async function preparePictures(
         counts.boxes += picture.boxes.length
         for (const { category } of picture.boxes) categories.add(category)
         for (const license of picture.licenses ?? ['unknown']) licenses.set(license, (licenses.get(license) ?? 0) + 1)
-        await lines.pictures.add(pictures, picture)
+        await pictures.add(`${JSON.stringify(picture)}\n`)
         onPicture?.(counts.pictures)
       }
-      await lines.pictures.end(pictures)
-      await lines.skipped.end(skipped)
+      await pictures.end()
+      await skipped.end()
     }),
   )
   if (counts.pictures === 0) {
@@ -157,7 +157,8 @@ export async function* tasksIn(
   { plan, limit = Number.POSITIVE_INFINITY, shard }: TaskOptions,
 ): AsyncGenerator<Task> {
   let pictures = 0
-  for await (const picture of readRecords<SymbolicPicture>(join(folder, runFiles.pictures), symbolicPictureSchema)) {
+  for await (const { value } of readJsonLines(join(folder, runFiles.pictures))) {
+    const picture = value as SymbolicPicture // checked before it was written there
     if (pictures >= limit) return
     if (shard !== undefined && !isInShard(picture.id, shard)) continue
     pictures += 1
@@ -183,21 +184,5 @@ async function* withPictureFiles(
     const { id, image } = one.picture
     const problem = await pictureProblem(image, images)
     yield problem === undefined ? one : { id, problem: `Cannot use picture ${id}: ${problem}` }
-  }
-}
-
-/** Gathers lines into larger writes. */
-function createLines() {
-  let text = ''
-  const flush = async (handle: { writeFile: (text: string) => Promise<void> }) => {
-    if (text !== '') await handle.writeFile(text)
-    text = ''
-  }
-  return {
-    add: async (handle: { writeFile: (text: string) => Promise<void> }, value: unknown) => {
-      text += `${JSON.stringify(value)}\n`
-      if (text.length > 1 << 18) await flush(handle)
-    },
-    end: flush,
   }
 }

@@ -5,16 +5,13 @@
  * together part by part: memory does not grow with the number of pictures.
  */
 
-import { createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { createWriteStream, type WriteStream } from 'node:fs'
-import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
+import { hash } from 'node:crypto'
+import { type FileHandle, mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { finished } from 'node:stream/promises'
 import { z } from 'zod'
 import { jsonElements } from './json-elements.ts'
-import { checked, readJsonLines, unreadable } from './lines.ts'
+import { checked, gatheredWrites, readJsonLines, unreadable } from './lines.ts'
 import { type NamedBox, normalizeBox, type PixelBox, type SymbolicPicture } from './symbolic-picture.ts'
 
 export type CocoFiles = { readonly captions: string; readonly instances?: string | undefined }
@@ -193,36 +190,35 @@ async function openParts(count: number, place: string | undefined): Promise<Part
     await rm(place, { recursive: true, force: true }) // of a run that was killed
     await mkdir(place, { recursive: true })
   }
-  const paths = Array.from({ length: count }, (_, index) => join(folder, `${index}.jsonl`))
-  const streams = paths.map((path) => createWriteStream(path, { highWaterMark: 1 << 16 }))
-  let failure: Error | undefined // a full disk
-  for (const stream of streams) stream.on('error', (error) => (failure ??= error))
+  const files: { path: string; handle: FileHandle; written: ReturnType<typeof gatheredWrites> }[] = []
+  const close = async () => {
+    for (const { handle } of files) await handle.close()
+    await rm(folder, { recursive: true, force: true })
+  }
+  try {
+    for (let index = 0; index < count; index++) {
+      const path = join(folder, `${index}.jsonl`)
+      const handle = await open(path, 'w')
+      files.push({ path, handle, written: gatheredWrites(handle, { length: 1 << 16 }) })
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
   return {
-    put: async (record) => {
-      if (failure !== undefined) throw failure
-      const stream = streams[partOf(record.of, count)] as WriteStream
-      if (!stream.write(`${JSON.stringify(record)}\n`)) await once(stream, 'drain')
-    },
+    put: async (record) => files[partOf(record.of, count)]?.written.add(`${JSON.stringify(record)}\n`),
     all: async function* () {
-      await Promise.all(streams.map(ended))
-      for (const path of paths) {
+      for (const { written } of files) await written.end()
+      for (const { path } of files) {
         const records: CocoRecord[] = []
         for await (const { value } of readJsonLines(path)) records.push(value as CocoRecord)
         yield records
       }
     },
-    close: async () => {
-      for (const stream of streams) stream.destroy()
-      await rm(folder, { recursive: true, force: true })
-    },
+    close,
   }
 }
 
-async function ended(stream: WriteStream): Promise<void> {
-  stream.end()
-  await finished(stream)
-}
-
 function partOf(id: string, count: number): number {
-  return createHash('md5').update(id).digest().readUInt32LE(0) % count
+  return Number.parseInt(hash('md5', id, 'hex').slice(0, 8), 16) % count
 }

@@ -95,8 +95,11 @@ function createScan(lists: readonly string[]) {
         depth -= 1
         if (list !== undefined && depth < list.depth) list = undefined
         if (element === undefined || depth !== list?.depth) continue
-        const whole = Buffer.concat([...element, piece.subarray(from, at + 1)])
-        yield { list: list.name, index: list.length, line: elementLine, text: whole.toString('utf8') }
+        const text =
+          element.length === 0
+            ? piece.toString('utf8', from, at + 1)
+            : Buffer.concat([...element, piece.subarray(from, at + 1)]).toString('utf8')
+        yield { list: list.name, index: list.length, line: elementLine, text }
         list.length += 1
         counted += 1
         element = undefined
