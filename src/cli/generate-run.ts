@@ -6,12 +6,11 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
-import { type PictureOrProblem, readCoco } from '../instruction-data/coco.ts'
+import { type CaptionsInput, readCaptions } from '../instruction-data/captions-input.ts'
 import { checked, gatheredWrites, parseJson, readJsonLines, unreadable } from '../instruction-data/lines.ts'
-import { pictureProblem } from '../instruction-data/picture-file.ts'
-import { readPictureRows } from '../instruction-data/picture-rows.ts'
+import { pictureProblem, sizeOfPicture } from '../instruction-data/picture-file.ts'
 import { isInShard, type Plan, type Task, tasksOf } from '../instruction-data/requests.ts'
-import type { SymbolicPicture } from '../instruction-data/symbolic-picture.ts'
+import type { PictureOrProblem, SymbolicPicture } from '../instruction-data/symbolic-picture.ts'
 
 /** What the answers of a run depend on, by the names of the options. */
 export type RunSettings = Readonly<Record<string, string>>
@@ -40,6 +39,7 @@ export type PictureSummary = z.infer<typeof summarySchema>
 
 export type Input = {
   readonly captions: string
+  readonly form: CaptionsInput['form']
   readonly instances: string | undefined
   readonly images: string | undefined
 }
@@ -86,12 +86,18 @@ export async function hashFile(path: string): Promise<string> {
  */
 export async function preparePictures(
   folder: string,
-  { input, onPicture, signal }: { input: Input; onPicture?: (count: number) => void; signal?: AbortSignal },
+  {
+    input,
+    onBegin,
+    onPicture,
+    signal,
+  }: { input: Input; onBegin?: () => void; onPicture?: (count: number) => void; signal?: AbortSignal },
 ): Promise<PictureSummary> {
   await clearHalves(folder)
   const summaryPath = join(folder, runFiles.summary)
   const ready = await readFile(summaryPath, 'utf8').catch(() => undefined)
   if (ready !== undefined) return checked(summarySchema, { value: parseJson(ready, summaryPath), where: summaryPath })
+  onBegin?.()
   const [categories, licenses] = [new Set<string>(), new Map<string, number>()]
   const counts = { pictures: 0, captions: 0, boxes: 0, skipped: 0 }
   let firstProblem: string | null = null
@@ -166,9 +172,9 @@ export async function* tasksIn(
   }
 }
 
-function readInput({ captions, instances }: Input, folder: string): AsyncGenerator<PictureOrProblem> {
-  if (captions.endsWith('.jsonl')) return readPictureRows(captions)
-  return readCoco({ captions, instances }, { folder: join(folder, runFiles.parts) })
+function readInput({ captions, form, instances, images }: Input, folder: string): AsyncGenerator<PictureOrProblem> {
+  const sizeOf = images === undefined ? undefined : (image: string) => sizeOfPicture(image, images)
+  return readCaptions(captions, { form, instances, sizeOf, folder: join(folder, runFiles.parts) })
 }
 
 /** Passes pictures on whose files are there and are pictures. */

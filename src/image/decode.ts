@@ -74,6 +74,14 @@ export async function decodeImage(source: ImageSource, options: DecodeOptions = 
   return toRgbOverWhite(samples)
 }
 
+/** Width and height of a picture's file as `decodeImage` gives them, from its header alone; undefined when that cannot be read. */
+export async function readPictureSize(path: string): Promise<{ width: number; height: number } | undefined> {
+  const header = await sharp(path, decoding)
+    .metadata()
+    .catch(() => undefined)
+  return header?.autoOrient
+}
+
 /** Pixels are limited by `checkHeader`, in our own words. */
 const decoding: SharpOptions = {
   failOn: 'error',

@@ -1,23 +1,23 @@
 /**
  * Pictures in words from COCO's files (cocodataset.org, Data format): captions of one file and boxes of another, put together by the picture's id.
  *
- * What belongs to one picture stands far apart in these files. They are dealt into parts by the picture's id, on disk when they are large, and then put
- * together part by part: memory does not grow with the number of pictures.
+ * What belongs to one picture stands far apart in these files, so it is dealt into parts before it is put together.
  */
 
-import { hash } from 'node:crypto'
-import { type FileHandle, mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { stat } from 'node:fs/promises'
 import { z } from 'zod'
 import { jsonElements } from './json-elements.ts'
-import { checked, gatheredWrites, readJsonLines, unreadable } from './lines.ts'
-import { type NamedBox, normalizeBox, type PixelBox, type SymbolicPicture } from './symbolic-picture.ts'
+import { checked, unreadable } from './lines.ts'
+import { openParts, partBytes } from './parts.ts'
+import {
+  type NamedBox,
+  normalizeBox,
+  type PictureOrProblem,
+  type PixelBox,
+  type SymbolicPicture,
+} from './symbolic-picture.ts'
 
 export type CocoFiles = { readonly captions: string; readonly instances?: string | undefined }
-
-/** A picture in words, or in one sentence what keeps one from being made. */
-export type PictureOrProblem = { readonly picture: SymbolicPicture } | { readonly id: string; readonly problem: string }
 
 const idSchema = z.union([z.number(), z.string().min(1)]).transform(String)
 const imageSchema = z.object({
@@ -53,8 +53,6 @@ type CocoRecord =
 /** Names that the records refer to by number. */
 type Names = { readonly categories: Map<number, string>; readonly licenses: Map<number, string> }
 
-const partBytes = 24_000_000 // of the files, for one part that is put together in memory
-
 /**
  * Every picture of the files once, in words. Pictures that cannot be used come as problems.
  * @param options.folder where the parts lie meanwhile, emptied before and removed after; a temporary folder unless told
@@ -68,7 +66,7 @@ export async function* readCoco(
   const sizes = await Promise.all(
     paths.map((path) => stat(path).catch((cause) => Promise.reject(unreadable(path, cause)))),
   )
-  const parts = await openParts(Math.ceil(sizes.reduce((sum, { size }) => sum + size, 0) / part), folder)
+  const parts = await openParts<CocoRecord>(Math.ceil(sizes.reduce((sum, { size }) => sum + size, 0) / part), folder)
   try {
     const names: Names = { categories: new Map(), licenses: new Map() }
     const listed = new Map<string, number>() // pictures per file
@@ -165,60 +163,4 @@ function pictureOf(
       licenses: licenses.map((license) => names.licenses.get(license) ?? `license ${license}`),
     }),
   }
-}
-
-type Parts = {
-  readonly put: (record: CocoRecord) => Promise<void>
-  readonly all: () => AsyncGenerator<Iterable<CocoRecord>>
-  readonly close: () => Promise<void>
-}
-
-/** So many parts of about equal size; a single one stays in memory. */
-async function openParts(count: number, place: string | undefined): Promise<Parts> {
-  if (count <= 1) {
-    const records: CocoRecord[] = []
-    return {
-      put: async (record) => void records.push(record),
-      all: async function* () {
-        yield records
-      },
-      close: async () => {},
-    }
-  }
-  const folder = place ?? (await mkdtemp(join(tmpdir(), 'llava-coco-')))
-  if (place !== undefined) {
-    await rm(place, { recursive: true, force: true }) // of a run that was killed
-    await mkdir(place, { recursive: true })
-  }
-  const files: { path: string; handle: FileHandle; written: ReturnType<typeof gatheredWrites> }[] = []
-  const close = async () => {
-    for (const { handle } of files) await handle.close()
-    await rm(folder, { recursive: true, force: true })
-  }
-  try {
-    for (let index = 0; index < count; index++) {
-      const path = join(folder, `${index}.jsonl`)
-      const handle = await open(path, 'w')
-      files.push({ path, handle, written: gatheredWrites(handle, { length: 1 << 16 }) })
-    }
-  } catch (error) {
-    await close()
-    throw error
-  }
-  return {
-    put: async (record) => files[partOf(record.of, count)]?.written.add(`${JSON.stringify(record)}\n`),
-    all: async function* () {
-      for (const { written } of files) await written.end()
-      for (const { path } of files) {
-        const records: CocoRecord[] = []
-        for await (const { value } of readJsonLines(path)) records.push(value as CocoRecord)
-        yield records
-      }
-    },
-    close,
-  }
-}
-
-function partOf(id: string, count: number): number {
-  return Number.parseInt(hash('md5', id, 'hex').slice(0, 8), 16) % count
 }

@@ -1,7 +1,7 @@
 /** JSON lines: files with one JSON value a line, read with bounded memory and with the number of each line. */
 
 import { createReadStream } from 'node:fs'
-import type { FileHandle } from 'node:fs/promises'
+import { type FileHandle, open } from 'node:fs/promises'
 import type { z } from 'zod'
 
 export type NumberedLine = { readonly line: number /* from 1 */; readonly value: unknown }
@@ -47,6 +47,21 @@ export async function* linesOf(path: string): AsyncGenerator<string> {
     throw unreadable(path, cause as NodeJS.ErrnoException)
   }
   if (begun !== undefined && begun !== '') yield withoutReturn(begun)
+}
+
+/** The first bytes of a file, at most so many: what kind of file it is. @throws Error in one sentence when it cannot be read */
+export async function firstBytes(path: string, most: number): Promise<Buffer> {
+  try {
+    const handle = await open(path)
+    try {
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(most), 0, most, 0)
+      return buffer.subarray(0, bytesRead)
+    } finally {
+      await handle.close()
+    }
+  } catch (cause) {
+    throw unreadable(path, cause as NodeJS.ErrnoException)
+  }
 }
 
 function withoutReturn(line: string): string {
