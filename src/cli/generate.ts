@@ -107,7 +107,7 @@ export function addGenerateCommand(program: Command, context: CommandContext): v
       decimalNumber('--max-usd', { above: 0 }),
     )
     .option('--strict', 'leave out rows that a validator finds something wrong with')
-    .option('--batch', 'ask through batch files of the provider: cheaper, within a day')
+    .option('--batch', 'ask through batch files of the provider: cheaper (give --price of a batch), within a day')
     .option('--poll <s>', 'seconds between looks at a batch', decimalNumber('--poll', { above: 0 }), 60)
     .option(
       '--dry-run [n]',
@@ -147,11 +147,7 @@ async function generate(given: GenerateOptions, context: CommandContext): Promis
   if (options.maxUsd !== undefined && options.price === undefined) {
     throw new Error('Cannot use --max-usd without --price: what tokens cost is not known')
   }
-  if (options.batch && (model === 'rules' || options.maxUsd !== undefined)) {
-    throw new Error(
-      `Cannot use --batch with ${model === 'rules' ? '--teacher rules' : '--max-usd: a batch is paid as a whole, --dry-run says what it costs'}`,
-    )
-  }
+  if (options.batch && model === 'rules') throw new Error('Cannot use --batch with --teacher rules')
   await expectWritableFolder('--out', out)
   const shipped = packageFile('prompts')
   const prompts = await loadPrompts(options.prompts ?? shipped, { fallback: shipped })
