@@ -275,7 +275,10 @@ describe('generate with an endpoint', () => {
     expect(server?.requests).toEqual([])
     expect(stdout).toContain('--- system\nYou help to write')
     expect(stdout).toMatch(/all +8 requests, about [\d.]+ k tokens in and [\d.]+ k out, about \$0\.\d\d/)
+    expect(stdout).toMatch(/\nAt most \$0\.0\d+ without retries, if every response had 1024 tokens\n$/)
     await expect(readdir(at('dry'))).rejects.toThrow('ENOENT')
+    const poor = await generateWith(answers, 'dry', '--dry-run', '--price', '1,2', '--max-usd', '0.01')
+    expect(poor.stdout).toContain('--max-usd 0.01 ends the run where it might cost more')
   })
 
   test('takes own prompts, and knows rows that were made with others by their version', async () => {

@@ -5,6 +5,7 @@ import { writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { openJournal } from '../instruction-data/answer-journal.ts'
 import type { AskProgress } from '../instruction-data/ask-all.ts'
 import { assemble, type DataReport, writeDocument } from '../instruction-data/assemble.ts'
+import { saidIfFull } from '../instruction-data/lines.ts'
 import { costOf } from '../instruction-data/pace.ts'
 import { type Prompts, responseTypes } from '../instruction-data/prompts.ts'
 import type { Plan, TeacherSettings } from '../instruction-data/requests.ts'
@@ -58,6 +59,8 @@ export async function writeData(
       await writeDocument(join(path, 'manifest.json'), manifestOf(run, { report, generator, usage: journal.spent() }))
     }
     await writeFolderAtomically(folder, write, { mayReplace: (names) => names.includes('manifest.json') })
+  } catch (error) {
+    throw saidIfFull(error, { path: folder, kept: 'all answers are kept, with more room the same command goes on' })
   } finally {
     await journal.close()
   }

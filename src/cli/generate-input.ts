@@ -33,10 +33,13 @@ export async function inputSettings({ captions, form, instances, images }: Input
   }
 }
 
-/** Says what an input is that had to be found out, shows how the reading goes, and what was left out. */
+/**
+ * Says what an input is that had to be found out, shows how the reading goes, and what was left out.
+ * @param options.kept whether the folder stays after the command
+ */
 export async function picturesOf(
   { said, ...input }: FoundInput,
-  { folder, context: { stderr, watch } }: { folder: string; context: CommandContext },
+  { folder, kept, context: { stderr, watch } }: { folder: string; kept: boolean; context: CommandContext },
 ): Promise<PictureSummary> {
   const pictures = await preparePictures(folder, {
     input,
@@ -52,10 +55,8 @@ export async function picturesOf(
   const { skipped, firstProblem } = pictures
   if (skipped > 0) {
     const rest = skipped === 1 ? 'One picture is' : `${skipped} pictures are`
-    writeLine(
-      stderr,
-      `${rest} left out (${quoted(join(folder, runFiles.skipped))}), the first: ${printable(firstProblem ?? '')}`,
-    )
+    const where = kept ? ` (${quoted(join(folder, runFiles.skipped))})` : ''
+    writeLine(stderr, `${rest} left out${where}, the first: ${printable(firstProblem ?? '')}`)
   }
   return pictures
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { type CaptionsInput, readCaptions } from '../instruction-data/captions-input.ts'
-import { checked, gatheredWrites, parseJson, readJsonLines, unreadable } from '../instruction-data/lines.ts'
+import { checked, gatheredWrites, parseJson, readJsonLines, saidIfFull, unreadable } from '../instruction-data/lines.ts'
 import { pictureProblem, sizeOfPicture } from '../instruction-data/picture-file.ts'
 import { isInShard, type Plan, type Task, tasksOf } from '../instruction-data/requests.ts'
 import type { PictureOrProblem, SymbolicPicture } from '../instruction-data/symbolic-picture.ts'
@@ -125,7 +125,10 @@ export async function preparePictures(
       await pictures.end()
       await skipped.end()
     }),
-  )
+  ).catch((error) => {
+    const path = join(folder, runFiles.pictures)
+    throw saidIfFull(error, { path, kept: 'with more room the same command begins anew' })
+  })
   if (counts.pictures === 0) {
     throw new Error(
       `Cannot generate from ${input.captions}: none of ${counts.skipped} pictures can be used, the first because: ${firstProblem ?? 'it is empty'}`,

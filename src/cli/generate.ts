@@ -155,7 +155,7 @@ async function generate(given: GenerateOptions, context: CommandContext): Promis
   await openRunFolder(out, await settingsOf(options, { input, baseUrl, prompts }))
   const release = await lockRunFolder(out, { work: 'generate', works: 'generates' })
   try {
-    const pictures = await picturesOf(input, { folder: out, context })
+    const pictures = await picturesOf(input, { folder: out, kept: true, context })
     const run: Run = {
       ...planOf(options, { prompts, model }),
       options,
@@ -178,11 +178,17 @@ async function dryRun(
 ): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'llava-generate-'))
   try {
-    await picturesOf(input, { folder, context })
+    await picturesOf(input, { folder, kept: false, context })
     const { plan, settings } = planOf(options, { prompts, model })
     const tasks = tasksIn(folder, { plan, limit: options.limit, shard: options.shard })
     const samples = options.dryRun === true ? 1 : (options.dryRun ?? 1)
-    const lines = await estimateLines(tasks, { prompts, settings, price: options.price, samples })
+    const lines = await estimateLines(tasks, {
+      prompts,
+      settings,
+      price: options.price,
+      maxUsd: options.maxUsd,
+      samples,
+    })
     for (const line of lines) writeLine(context.stdout, line)
   } finally {
     await rm(folder, { recursive: true, force: true })

@@ -9,7 +9,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { z } from 'zod'
-import { checked, parseJson } from './lines.ts'
+import { checked, isFull, parseJson } from './lines.ts'
 import type { TokenUsage } from './teacher.ts'
 
 const usage = z.object({ input: z.number(), output: z.number() })
@@ -153,8 +153,7 @@ function appender(handle: FileHandle, { path, size }: { path: string; size: numb
 }
 
 function unwritable(path: string, error: unknown): Error {
-  const { code, message } = error as NodeJS.ErrnoException
-  const reason = code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' ? 'no space left on the device' : message
+  const reason = isFull(error) ? 'no space left on the device' : error instanceof Error ? error.message : String(error)
   return new Error(`Cannot keep an answer in ${path}: ${reason}; all that came before are kept`, { cause: error })
 }
 

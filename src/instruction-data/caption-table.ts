@@ -19,8 +19,8 @@ import {
 } from './symbolic-picture.ts'
 
 export type TableOptions = {
-  /** Width and height of a picture's file, where boxes are in pixels and no column has them. */
-  readonly sizeOf?: ((image: string) => Promise<PictureSize | undefined>) | undefined
+  /** Width and height of a picture's file, where boxes are in pixels and no column has them; RangeError for a picture that cannot be used. */
+  readonly sizeOf?: ((image: string) => Promise<PictureSize>) | undefined
   /** Where parts of a large table lie meanwhile. */
   readonly folder?: string | undefined
   /** The folder that pictures are named from, where it is not the one of the pictures. */
@@ -197,18 +197,20 @@ async function pictureOf(
   if (captions.length === 0)
     return { id: image, problem: `Cannot use picture ${image} (${path}, ${lines}): it has no captions` }
   const boxed = rows.flatMap(({ box, line }) => (box === undefined ? [] : [{ ...box, line }]))
-  let size = rows.find((row) => row.size !== undefined)?.size
   const inPixels = boxed.some(({ box }) => !isInShares(box))
-  if (inPixels && size === undefined) size = await sizeOf?.(image)
   const boxes = new Map<string, NamedBox>()
-  for (const { category, box, line } of boxed) {
-    try {
+  let size = rows.find((row) => row.size !== undefined)?.size
+  let place = lines
+  try {
+    if (inPixels) size ??= await sizeOf?.(image)
+    for (const { category, box, line } of boxed) {
+      place = `line ${line}`
       const named: NamedBox = { category, box: [...sharesOf(box, { inPixels, size })] }
       boxes.set(JSON.stringify(named), named)
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error
-      return { id: image, problem: `Cannot use picture ${image} (${path}, line ${line}): ${error.message}` }
     }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    return { id: image, problem: `Cannot use picture ${image} (${path}, ${place}): ${error.message}` }
   }
   return { picture: { id: image, image, ...size, captions, boxes: [...boxes.values()] } }
 }

@@ -112,6 +112,17 @@ export function firstIssue({ issues: [issue] }: z.ZodError): string {
   return `${issue?.path.join('.') || 'as a whole'}: ${issue?.message}`
 }
 
+/** Makes of a full disk one sentence; other errors stay what they are. */
+export function saidIfFull(error: unknown, { path, kept }: { path: string; kept: string }): unknown {
+  return isFull(error)
+    ? new Error(`Cannot write ${path}: no space left on the device; ${kept}`, { cause: error })
+    : error
+}
+
+export function isFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes((error as NodeJS.ErrnoException | undefined)?.code ?? '')
+}
+
 export function unreadable(path: string, cause: NodeJS.ErrnoException): Error {
   const reason = cause.code === 'ENOENT' ? 'no such file' : cause.code === 'EISDIR' ? 'it is a folder' : cause.message
   return new Error(`Cannot read ${path}: ${reason}`, { cause })

@@ -20,8 +20,12 @@ export async function pictureProblem(image: string, images: string): Promise<str
   }
 }
 
-/** The size of a picture below the folder `images`, or undefined when it cannot be used. */
-export async function sizeOfPicture(image: string, images: string): Promise<PictureSize | undefined> {
-  if ((await pictureProblem(image, images)) !== undefined) return undefined
-  return readPictureSize(join(images, normalize(image)))
+/** The size of a picture below the folder `images`. @throws RangeError that says why the picture cannot be used */
+export async function sizeOfPicture(image: string, images: string): Promise<PictureSize> {
+  const problem = await pictureProblem(image, images)
+  if (problem !== undefined) throw new RangeError(problem)
+  const path = join(images, normalize(image))
+  const size = await readPictureSize(path)
+  if (size !== undefined) return size
+  throw new RangeError(`found no width and height in ${path}, expected a complete picture`)
 }
