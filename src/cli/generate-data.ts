@@ -15,7 +15,7 @@ import type { GenerateOptions } from './generate-options.ts'
 import { reportLines } from './generate-progress.ts'
 import { type PictureSummary, runFiles, tasksIn } from './generate-run.ts'
 import { packageVersion } from './package-files.ts'
-import { writeLine } from './terminal.ts'
+import { clearStatus, drawStatus, formatCount, writeLine } from './terminal.ts'
 
 /** A run, opened: what is wanted, of which pictures, and how responses are judged. */
 export type Run = {
@@ -35,7 +35,7 @@ export function tasksOf({ options: { out, limit, shard }, plan }: Run) {
 /** Writes the folder `data` of a run anew. */
 export async function writeData(
   run: Run,
-  { progress, context }: { progress: AskProgress | undefined; context: CommandContext },
+  { progress, context: { stdout, stderr, watch } }: { progress: AskProgress | undefined; context: CommandContext },
 ): Promise<void> {
   const { options, prompts, settings, pictures, validators } = run
   const { out, teacher, strict = false, validationRetries } = options
@@ -54,6 +54,11 @@ export async function writeData(
         validationRetries,
         strict,
         generator,
+        onTask: (count) => {
+          if (count % 500 !== 0) return
+          watch.signal.throwIfAborted()
+          drawStatus(stderr, `Judging responses and writing rows: ${formatCount(count)}`)
+        },
       })
       await writeDocument(join(path, 'report.json'), report)
       await writeDocument(join(path, 'manifest.json'), manifestOf(run, { report, generator, usage: journal.spent() }))
@@ -62,11 +67,12 @@ export async function writeData(
   } catch (error) {
     throw saidIfFull(error, { path: folder, kept: 'all answers are kept, with more room the same command goes on' })
   } finally {
+    clearStatus(stderr)
     await journal.close()
   }
   if (options.json)
-    writeLine(context.stdout, JSON.stringify({ out, data: folder, pictures, progress: progress ?? null, report }))
-  else for (const line of reportLines(report, { folder, strict })) writeLine(context.stdout, line)
+    writeLine(stdout, JSON.stringify({ out, data: folder, pictures, progress: progress ?? null, report }))
+  else for (const line of reportLines(report, { folder, strict })) writeLine(stdout, line)
 }
 
 function manifestOf(

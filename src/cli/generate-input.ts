@@ -48,8 +48,11 @@ export async function picturesOf(
       const plain = input.form === 'coco' || input.form === 'rows' // what else .json and .jsonl hold is said
       if (!plain) writeLine(stderr, `Reading ${quoted(input.captions)}: ${printable(said)}`)
     },
+    onRecord: (count) => {
+      if (count % 5000 === 0) drawStatus(stderr, `Reading captions and boxes: ${formatCount(count)} entries`)
+    },
     onPicture: (count) => {
-      if (count % 500 === 0) drawStatus(stderr, `Reading captions and boxes: ${formatCount(count)} pictures`)
+      if (count % 500 === 0) drawStatus(stderr, `Putting captions and boxes together: ${formatCount(count)} pictures`)
     },
   }).finally(() => clearStatus(stderr))
   const { skipped, firstProblem } = pictures

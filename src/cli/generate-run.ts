@@ -89,9 +89,17 @@ export async function preparePictures(
   {
     input,
     onBegin,
+    onRecord,
     onPicture,
     signal,
-  }: { input: Input; onBegin?: () => void; onPicture?: (count: number) => void; signal?: AbortSignal },
+  }: {
+    input: Input
+    onBegin?: () => void
+    /** Entries of captions and boxes, before they are put together. */
+    onRecord?: (count: number) => void
+    onPicture?: (count: number) => void
+    signal?: AbortSignal
+  },
 ): Promise<PictureSummary> {
   await clearHalves(folder)
   const summaryPath = join(folder, runFiles.summary)
@@ -105,7 +113,11 @@ export async function preparePictures(
   await writeFileAtomically(join(folder, runFiles.pictures), async (picturesFile) =>
     writeFileAtomically(skippedPath, async (skippedFile) => {
       const [pictures, skipped] = [gatheredWrites(picturesFile), gatheredWrites(skippedFile)]
-      for await (const found of withPictureFiles(readInput(input, folder), input.images)) {
+      const records = (count: number) => {
+        signal?.throwIfAborted()
+        onRecord?.(count)
+      }
+      for await (const found of withPictureFiles(readInput(input, { folder, onRecord: records }), input.images)) {
         signal?.throwIfAborted()
         if ('problem' in found) {
           firstProblem ??= found.problem
@@ -175,9 +187,12 @@ export async function* tasksIn(
   }
 }
 
-function readInput({ captions, form, instances, images }: Input, folder: string): AsyncGenerator<PictureOrProblem> {
+function readInput(
+  { captions, form, instances, images }: Input,
+  { folder, onRecord }: { folder: string; onRecord: (count: number) => void },
+): AsyncGenerator<PictureOrProblem> {
   const sizeOf = images === undefined ? undefined : (image: string) => sizeOfPicture(image, images)
-  return readCaptions(captions, { form, instances, sizeOf, folder: join(folder, runFiles.parts) })
+  return readCaptions(captions, { form, instances, sizeOf, folder: join(folder, runFiles.parts), onRecord })
 }
 
 /** Passes pictures on whose files are there and are pictures. */

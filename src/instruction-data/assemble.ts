@@ -31,6 +31,8 @@ export type AssembleOptions = {
   readonly strict: boolean
   /** Version of the program. */
   readonly generator: string
+  /** Told how many tasks were settled. What it throws ends the writing. */
+  readonly onTask?: ((count: number) => void) | undefined
 }
 
 export type TypeReport = {
@@ -82,11 +84,13 @@ export async function assemble(
 ): Promise<DataReport> {
   const report = new Map<ResponseType, Counts>()
   const outputs = await openOutputs(folder)
+  let count = 0
   try {
     for await (const task of tasks) {
       const counts = report.get(task.type) ?? emptyReport()
       report.set(task.type, counts)
       await settle(task, { counts, outputs, options })
+      options.onTask?.(++count)
     }
     await outputs.end()
   } finally {

@@ -9,7 +9,7 @@ import { CsvError, type Options, parse } from 'csv-parse'
 import { parse as parseText } from 'csv-parse/sync'
 import { type Columns, columnsOf, knownColumns } from './caption-columns.ts'
 import { firstBytes, unreadable } from './lines.ts'
-import { openParts, partBytes } from './parts.ts'
+import { type OnRecord, openParts, partBytes } from './parts.ts'
 import {
   type NamedBox,
   normalizeBox,
@@ -26,6 +26,8 @@ export type TableOptions = {
   /** The folder that pictures are named from, where it is not the one of the pictures. */
   readonly below?: string | undefined
   readonly part?: number
+  /** Rows that were read, before the first picture comes. */
+  readonly onRecord?: OnRecord
 }
 
 export type TableForm = { readonly delimiter: string; readonly header: readonly string[]; readonly columns: Columns }
@@ -72,13 +74,15 @@ export function describeTable({ delimiter, header, columns }: TableForm): string
  */
 export async function* readCaptionTable(
   path: string,
-  { sizeOf, folder, below = '', part = partBytes }: TableOptions = {},
+  { sizeOf, folder, below = '', part = partBytes, onRecord }: TableOptions = {},
 ): AsyncGenerator<PictureOrProblem> {
   const form = await readTableForm(path)
   const { size } = await stat(path)
   const parts = await openParts<Row>(Math.ceil(size / part), folder)
   try {
+    let count = 0
     for await (const row of rowsOf(path, form)) {
+      onRecord?.(++count)
       if (row.of === '') yield { id: `line ${row.line}`, problem: row.problem ?? '' }
       else await parts.put(below === '' ? row : { ...row, of: `${below}/${row.of}` })
     }

@@ -49,7 +49,7 @@ export function readCaptions(
 ): AsyncGenerator<PictureOrProblem> {
   switch (form) {
     case 'coco':
-      return readCoco({ captions: path, instances }, options.folder === undefined ? {} : { folder: options.folder })
+      return readCoco({ captions: path, instances }, { folder: options.folder, onRecord: options.onRecord })
     case 'rows':
     case 'list':
       return readPictureRows(path, { list: form === 'list' })

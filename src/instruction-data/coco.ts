@@ -8,7 +8,7 @@ import { stat } from 'node:fs/promises'
 import { z } from 'zod'
 import { jsonElements } from './json-elements.ts'
 import { checked, unreadable } from './lines.ts'
-import { openParts, partBytes } from './parts.ts'
+import { type OnRecord, openParts, partBytes } from './parts.ts'
 import {
   type NamedBox,
   normalizeBox,
@@ -56,11 +56,12 @@ type Names = { readonly categories: Map<number, string>; readonly licenses: Map<
 /**
  * Every picture of the files once, in words. Pictures that cannot be used come as problems.
  * @param options.folder where the parts lie meanwhile, emptied before and removed after; a temporary folder unless told
+ * @param options.onRecord told how many entries were read, before the first picture comes
  * @throws SyntaxError when a file is not COCO JSON or lists a picture twice
  */
 export async function* readCoco(
   files: CocoFiles,
-  { part = partBytes, folder }: { part?: number; folder?: string } = {},
+  { part = partBytes, folder, onRecord }: { part?: number; folder?: string | undefined; onRecord?: OnRecord } = {},
 ): AsyncGenerator<PictureOrProblem> {
   const paths = [files.captions, ...(files.instances === undefined ? [] : [files.instances])]
   const sizes = await Promise.all(
@@ -70,11 +71,13 @@ export async function* readCoco(
   try {
     const names: Names = { categories: new Map(), licenses: new Map() }
     const listed = new Map<string, number>() // pictures per file
+    let count = 0
     for (const [file, path] of paths.entries()) {
       for await (const record of recordsOf(path, names)) {
         if (record.kind === 'image') listed.set(path, (listed.get(path) ?? 0) + 1)
         if (record.kind === 'image' && file > 0) continue // the boxes' file lists the same pictures again
         await parts.put(record)
+        onRecord?.(++count)
       }
     }
     if (!listed.has(files.captions))

@@ -19,6 +19,9 @@ export type Parts<T extends Belonging> = {
   readonly close: () => Promise<void>
 }
 
+/** Told how many records were read. What it throws ends the reading. */
+export type OnRecord = ((count: number) => void) | undefined
+
 export const partBytes = 24_000_000 // of the files, for one part that is put together in memory
 
 /**
