@@ -22,13 +22,15 @@ export type Parts<T extends Belonging> = {
 /** Told how many records were read. What it throws ends the reading. */
 export type OnRecord = ((count: number) => void) | undefined
 
-export const partBytes = 24_000_000 // of the files, for one part that is put together in memory
+export const partBytes = 12_000_000 // of the files, for one part that is put together in memory
+const mostParts = 500 // files that are open at once
 
 /**
- * So many parts of about equal size; a single one stays in memory.
+ * So many parts of about equal size, within what a system lets a program open; a single one stays in memory.
  * @param place where the parts lie meanwhile, emptied before and removed after; a temporary folder unless told
  */
-export async function openParts<T extends Belonging>(count: number, place: string | undefined): Promise<Parts<T>> {
+export async function openParts<T extends Belonging>(wanted: number, place: string | undefined): Promise<Parts<T>> {
+  const count = Math.min(wanted, mostParts)
   if (count <= 1) {
     const records: T[] = []
     return {
