@@ -154,12 +154,12 @@ describe('readCaptionFolder', () => {
   test('reads listings of Hugging Face picture folders, also below', async () => {
     const folder = await folderWith({
       'train/metadata.csv': 'file_name,text\nx/1.png,A red cat.\n',
-      'test/metadata.jsonl': '{"file_name": "2.png", "text": "A blue cat."}\n',
+      'test/metadata.jsonl': '{"file_name": "2.png", "text": "A blue cat.", "id": 2}\n',
       'test/2.png': '',
     })
     expect(await findCaptions(folder)).toMatchObject({ said: 'a folder with test/metadata.jsonl' })
     expect(await collect(readCaptionFolder(folder))).toEqual([
-      { picture: { id: 'test/2.png', image: 'test/2.png', captions: ['A blue cat.'], boxes: [] } },
+      { picture: { id: 'test/2', image: 'test/2.png', captions: ['A blue cat.'], boxes: [] } },
       { picture: { id: 'train/x/1.png', image: 'train/x/1.png', captions: ['A red cat.'], boxes: [] } },
     ])
   })

@@ -51,7 +51,7 @@ export function inOurNames(value: unknown, { below = '' }: { below?: string } = 
   const place = typeof image === 'string' && below !== '' ? `${below}/${image}` : image
   return {
     ...row,
-    id: row.id ?? place,
+    id: isGiven(row.id) ? (below === '' ? row.id : `${below}/${row.id}`) : place,
     image: place,
     captions: typeof captions === 'string' ? [captions].filter((text) => text.trim() !== '') : captions,
   }
