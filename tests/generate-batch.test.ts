@@ -15,6 +15,7 @@ let server: Server
 let baseURL = ''
 const files = new Map<string, string>()
 const batches: Batch[] = []
+let status = 'completed' // of batches in the end
 
 /** Answers every request but those about picture 3, which it refuses. A batch has ended at the second look. */
 function resultsOf(input: string): string {
@@ -47,9 +48,9 @@ beforeAll(async () => {
     const shown = ({ id, input, metadata, looks }: Batch) => ({
       id,
       metadata,
-      status: looks > 1 ? 'completed' : 'in_progress',
+      status: looks > 1 ? status : 'in_progress',
       request_counts: { completed: 1, failed: 0, total: 8 },
-      ...(looks > 1 && { output_file_id: `out-${input}` }),
+      ...(looks > 1 && status === 'completed' && { output_file_id: `out-${input}` }),
     })
     if (path === '/v1/files') {
       const id = `file-${files.size + 1}`
@@ -136,10 +137,55 @@ test('submits, waits, collects; a batch whose id was lost is found again, and on
   expect(files.get('file-2')?.trim().split('\n').length).toBe(1)
 })
 
-test('does not go with a budget or with rules', async () => {
-  expect((await generate('--batch', '--price', '1,1', '--max-usd', '1')).stderr).toMatch(
-    /^llava: Cannot use --batch with --max-usd: a batch is paid as a whole/,
+test('asks for no more at once than the budget allows, goes on with what is left, and stops before it is exceeded', async () => {
+  const bodies = (from: number) => [...files.values()].slice(from).map((text) => text.trim().split('\n').length)
+  const budget = ['--batch', '--out', join(folder, 'budget'), '--price', '100,100', '--max-tokens', '2000']
+  const [filesBefore, batchesBefore] = [files.size, batches.length]
+  const little = await generate(...budget, '--max-usd', '0.1')
+  expect(little).toMatchObject({ code: 1, stdout: '' })
+  expect(little.stderr).toMatch(
+    /^llava: Cannot ask further: the budget is reached, \$0.0000 are spent and the next request may cost \$0\.\d+\n$/,
   )
+  expect(batches.length).toBe(batchesBefore)
+
+  // A request may cost about 33 cents and costs 0.15: three fit at first, and later three more.
+  const enough = await generate(...budget, '--max-usd', '1.2')
+  expect(enough.code).toBe(0)
+  expect(bodies(filesBefore)).toEqual([3, 3, 2])
+  expect(enough.stderr).toMatch(
+    /^Submitted 3 requests as batch batch-\d+, for \$0\.98\d+ at most\nBatch batch-\d+: 3 answers, 0 failed, \$0\.0045\nSubmitted 3 /,
+  )
+  const manifest = JSON.parse(await readFile(join(folder, 'budget', 'data', 'manifest.json'), 'utf8'))
+  expect(manifest.teacher).toMatchObject({ usage: { input: 70, output: 35 }, usd: 0.0105 })
+})
+
+test('a smaller budget holds for batches that a killed run left to be submitted', async () => {
+  const path = join(folder, 'budget', 'batches', 'batches.json')
+  const [{ id: _, ...batch }] = JSON.parse(await readFile(path, 'utf8'))
+  await writeFile(path, JSON.stringify([{ ...batch, mark: 'never submitted', collected: false }]))
+  const before = batches.length
+  const words = ['--batch', '--out', join(folder, 'budget'), '--price', '100,100', '--max-tokens', '2000']
+  expect((await generate(...words, '--max-usd', '0.5')).stderr).toMatch(
+    /^llava: Cannot submit 2 requests: they may cost \$0\.65\d+, and \$0\.48\d+ are left of --max-usd\n$/,
+  )
+  expect(batches.length).toBe(before)
+})
+
+test('a batch that ends without answers is said once, and asked for anew', async () => {
+  status = 'failed'
+  const words = ['--batch', '--out', join(folder, 'failing')]
+  const failing = await generate(...words)
+  expect(failing).toMatchObject({ code: 1, stdout: '' })
+  expect(failing.stderr).toMatch(
+    /llava: Cannot collect batch batch-\d+: it ended as failed without answers; what is missing is asked for anew by the next run\n$/,
+  )
+  status = 'completed'
+  expect((await generate(...words)).stderr).toMatch(
+    /^Submitted 8 requests as batch .*\nBatch .*: 7 answers, 1 failed\n$/,
+  )
+})
+
+test('does not go with rules', async () => {
   expect((await generate('--batch', '--teacher', 'rules')).stderr).toBe(
     'llava: Cannot use --batch with --teacher rules\n',
   )

@@ -4,6 +4,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { readImageSize } from '../src/image/decode.ts'
 import {
   type Behaviour,
   type ChatServer,
@@ -129,6 +130,83 @@ describe('generate with rules', () => {
   })
 })
 
+describe('generate from what people have', () => {
+  const all = ['--teacher', 'rules', '--per-picture', '3']
+  const picture = 'fixtures/pictures/picturebook.png'
+
+  test('a table with boxes in pixels, whose sizes are the files', async () => {
+    await mkdir(at('photos'))
+    await cp(picture, at('photos', 'a.png'))
+    await writeFile(
+      at('table.csv'),
+      'Image;Caption;x;y;width;height;label\na.png;A cat, and ducks.;8;8;16;16;cat\nb.png;Gone.;;;;;\n',
+    )
+    const { code, stderr } = await runHere(
+      'generate',
+      '--captions',
+      at('table.csv'),
+      '--images',
+      at('photos'),
+      ...all,
+      '--out',
+      at('table'),
+    )
+    expect(code).toBe(0)
+    expect(stderr).toContain(
+      `Reading ${at('table.csv')}: a table with semicolons: pictures in "Image", captions in "Caption", boxes in "x", "y", "width", "height" with "label"\nOne picture is left out (`,
+    )
+    expect(stderr).toContain('b.png: no such file')
+    const [{ boxes, captions }] = await linesOf('table', 'data', 'provenance.jsonl')
+    expect(captions).toEqual(['A cat, and ducks.'])
+    const { width } = await readImageSize(picture).then((size) => size!)
+    expect(boxes).toEqual([
+      { category: 'cat', box: [8, 8, 24, 24].map((value) => Math.round((1000 * value) / width) / 1000) },
+    ])
+  })
+
+  test('a folder of captioned pictures, which are looked for there; other captions are another run', async () => {
+    const words = ['generate', '--captions', at('album'), ...all, '--out', at('from-album')]
+    await mkdir(at('album'))
+    await cp(picture, at('album', 'a.png'))
+    await writeFile(at('album', 'a.txt'), 'A cat.\nA cat sits near three ducks in the meadow.\n')
+    await writeFile(at('album', 'b.png'), '')
+    await writeFile(at('album', 'b.txt'), 'Broken.')
+    const first = await runHere(...words)
+    expect(first.code).toBe(0)
+    expect(first.stderr).toContain('with captions beside them, such as a.png with a.txt\nOne picture is left out')
+    expect(first.stderr).toContain('b.png holds nothing, expected a picture')
+    const rows = await linesOf('from-album', 'data', 'llava.jsonl')
+    expect(rows.map(({ image }) => image)).toContain('a.png')
+    expect((await runHere(...words)).stderr).not.toContain('Reading')
+    await writeFile(at('album', 'a.txt'), 'A dog.')
+    expect((await runHere(...words)).stderr).toMatch(
+      /^llava: Cannot use --out .*: it holds a run with other settings, now captions /,
+    )
+  })
+
+  test('boxes given twice, and what nothing can be read from, are one sentence', async () => {
+    const twice = await runHere(
+      'generate',
+      '--captions',
+      at('table.csv'),
+      '--instances',
+      at('rows.jsonl'),
+      ...all,
+      '--out',
+      at('none'),
+    )
+    expect(twice.stderr).toMatch(
+      /^llava: Cannot use --instances: .*table.csv is a table with semicolons: .*, which has its own boxes; expected COCO captions\n$/,
+    )
+    const prose = await runHere('generate', '--captions', 'LICENSE', ...all, '--out', at('none'))
+    expect(prose.stderr).toMatch(
+      /^llava: Cannot read LICENSE: found the columns .*, expected in the first line a column for the picture, .*\n$/,
+    )
+    expect({ code: prose.code, stdout: prose.stdout }).toEqual({ code: 1, stdout: '' })
+    await expect(readdir(at('none'))).rejects.toThrow('ENOENT')
+  })
+})
+
 describe('generate with an endpoint', () => {
   test('makes rows of the responses, and the second time asks nothing', async () => {
     const first = await generateWith(answers, 'endpoint')
@@ -197,7 +275,10 @@ describe('generate with an endpoint', () => {
     expect(server?.requests).toEqual([])
     expect(stdout).toContain('--- system\nYou help to write')
     expect(stdout).toMatch(/all +8 requests, about [\d.]+ k tokens in and [\d.]+ k out, about \$0\.\d\d/)
+    expect(stdout).toMatch(/\nAt most \$0\.0\d+ without retries, if every response had 1024 tokens\n$/)
     await expect(readdir(at('dry'))).rejects.toThrow('ENOENT')
+    const poor = await generateWith(answers, 'dry', '--dry-run', '--price', '1,2', '--max-usd', '0.01')
+    expect(poor.stdout).toContain('--max-usd 0.01 ends the run where it might cost more')
   })
 
   test('takes own prompts, and knows rows that were made with others by their version', async () => {

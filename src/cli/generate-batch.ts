@@ -11,6 +11,7 @@ import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { type AnswerJournal, openJournal } from '../instruction-data/answer-journal.ts'
 import {
+  type BatchStatus,
   batchStatus,
   collectBatch,
   endedStatuses,
@@ -19,6 +20,7 @@ import {
   writeBatchFiles,
 } from '../instruction-data/batch-files.ts'
 import { checked, parseJson } from '../instruction-data/lines.ts'
+import { costOf, type Price } from '../instruction-data/pace.ts'
 import type { CommandContext } from './context.ts'
 import { type Run, tasksOf } from './generate-data.ts'
 import { keyOf } from './generate-options.ts'
@@ -29,8 +31,9 @@ const stateSchema = z.array(
   z.object({
     file: z.string(),
     requests: z.number(),
+    usage: z.object({ input: z.number(), output: z.number() }), // at most
     mark: z.string(), // of its bytes: by it a batch is found again
-    id: z.string().exactOptional(), // once it is submitted
+    id: z.string().optional(), // once it is submitted
     collected: z.boolean(),
   }),
 )
@@ -38,7 +41,7 @@ type BatchState = z.infer<typeof stateSchema>
 
 /**
  * Asks for all that is not answered yet, through batches. Interrupted while it waits, it goes on with the same batches.
- * @throws Error when a batch ended without any answers
+ * @throws Error when a batch ended without any answers, or the budget allows no further request
  */
 export async function askBatch(run: Run, context: CommandContext): Promise<undefined> {
   const { out, teacher, poll } = run.options
@@ -52,57 +55,108 @@ export async function askBatch(run: Run, context: CommandContext): Promise<undef
   }
 }
 
-async function askInBatches(
-  run: Run,
-  {
-    journal,
-    apiKey,
-    pollMs,
-    context,
-  }: { journal: AnswerJournal; apiKey: string; pollMs: number; context: CommandContext },
-): Promise<void> {
-  const { stderr, watch } = context
+type Asking = { journal: AnswerJournal; apiKey: string; pollMs: number; context: CommandContext }
+
+/**
+ * Without a budget, all at once. With one, as many requests as are sure to stay below it; since responses are mostly shorter than the longest, what is left
+ * once they are collected is enough for more.
+ */
+async function askInBatches(run: Run, { journal, apiKey, pollMs, context }: Asking): Promise<void> {
   const folder = join(run.options.out, 'batches')
   await mkdir(folder, { recursive: true })
   const client = new OpenAI({ apiKey, baseURL: run.baseUrl ?? null, logLevel: 'off' })
-  const resumed = await readState(folder)
-  const state = resumed.some(({ collected }) => !collected) ? resumed : await writeFiles(run, { folder, journal })
-  for (const batch of state.filter(({ id }) => id === undefined)) {
-    if (watch.signal.aborted) return
-    batch.id =
-      (await findBatch(client, batch.mark)) ??
-      (await submitBatch(client, { path: join(folder, batch.file), mark: batch.mark }))
-    await writeState(folder, state)
-    writeLine(stderr, `Submitted ${batch.requests} requests as batch ${batch.id}`)
-  }
-  for (const batch of state) {
-    if (batch.collected || batch.id === undefined) continue
-    const files = await ended(batch.id, { client, pollMs, context }).finally(() => clearStatus(stderr))
-    if (files === undefined) return
-    for (const [index, file] of files.entries()) {
-      const path = join(folder, batch.file.replace('.jsonl', `-results-${index + 1}.jsonl`))
-      const { body } = await client.files.content(file)
-      if (body === null) throw new Error(`Cannot collect batch ${batch.id}: its file ${file} is empty`)
-      await pipeline(Readable.fromWeb(body as Parameters<typeof Readable.fromWeb>[0]), createWriteStream(path))
-      const { answers, failed } = await collectBatch(path, journal)
-      writeLine(stderr, `Batch ${batch.id}: ${answers} answers, ${failed} failed`)
+  const { price, maxUsd } = run.options
+  const asked = new Set<string>()
+  for (;;) {
+    const resumed = await readState(folder)
+    const isResumed = resumed.some(({ collected }) => !collected)
+    const spent = price === undefined ? 0 : costOf(journal.spent(), price) + costOf(journal.lost(), price)
+    const budget = price === undefined || maxUsd === undefined ? undefined : { left: maxUsd - spent, price }
+    const { state, unaffordable } = isResumed
+      ? { state: resumed, unaffordable: undefined }
+      : await writeFiles(run, { folder, journal, asked, budget })
+    if (state.length === 0 && unaffordable !== undefined) {
+      throw new Error(
+        `Cannot ask further: the budget is reached, $${spent.toFixed(4)} are spent and the next request may cost $${unaffordable.toFixed(4)}`,
+      )
     }
-    batch.collected = true
-    await writeState(folder, state)
+    const done = await askBatches(state, { folder, client, journal, price, left: budget?.left, pollMs, context })
+    const mayBeMore = unaffordable !== undefined || (isResumed && budget !== undefined)
+    if (!done || !mayBeMore) return
   }
 }
 
-/** Waits for the end of a batch; its files, or undefined when the command was interrupted. */
+/** Submits what is not submitted yet, waits for all and keeps their answers; false when the command was interrupted before the end. */
+async function askBatches(
+  state: BatchState,
+  {
+    folder,
+    client,
+    journal,
+    price = { input: 0, output: 0 },
+    left = Number.POSITIVE_INFINITY,
+    pollMs,
+    context,
+  }: Pick<Asking, 'journal' | 'pollMs' | 'context'> & {
+    folder: string
+    client: OpenAI
+    price: Price | undefined
+    left: number | undefined
+  },
+): Promise<boolean> {
+  const { stderr, watch } = context
+  const dollars = (usd: number) => `$${usd.toFixed(4)}`
+  let free = left // without what batches may cost that are on their way
+  for (const { id, collected, usage } of state) if (id !== undefined && !collected) free -= costOf(usage, price)
+  for (const batch of state.filter(({ id, collected }) => id === undefined && !collected)) {
+    if (watch.signal.aborted) return false
+    const usd = costOf(batch.usage, price)
+    batch.id = await findBatch(client, batch.mark)
+    if (batch.id === undefined && usd > free) {
+      throw new Error(
+        `Cannot submit ${batch.requests} requests: they may cost ${dollars(usd)}, and ${dollars(free)} are left of --max-usd`,
+      )
+    }
+    batch.id ??= await submitBatch(client, { path: join(folder, batch.file), mark: batch.mark })
+    free -= usd
+    await writeState(folder, state)
+    const most = usd === 0 ? '' : `, for ${dollars(usd)} at most`
+    writeLine(stderr, `Submitted ${batch.requests} requests as batch ${batch.id}${most}`)
+  }
+  for (const batch of state) {
+    if (batch.collected || batch.id === undefined) continue
+    const { id } = batch
+    const end = await ended(id, { client, pollMs, context }).finally(() => clearStatus(stderr))
+    if (end === undefined) return false
+    for (const [index, file] of end.files.entries()) {
+      const path = join(folder, batch.file.replace('.jsonl', `-results-${index + 1}.jsonl`))
+      const { body } = await client.files.content(file)
+      if (body === null) throw new Error(`Cannot collect batch ${id}: its file ${file} is empty`)
+      await pipeline(Readable.fromWeb(body as Parameters<typeof Readable.fromWeb>[0]), createWriteStream(path))
+      const before = journal.spent()
+      const { answers, failed } = await collectBatch(path, journal)
+      const { input, output } = journal.spent()
+      const usd = costOf({ input: input - before.input, output: output - before.output }, price)
+      writeLine(stderr, `Batch ${id}: ${answers} answers, ${failed} failed${usd === 0 ? '' : `, ${dollars(usd)}`}`)
+    }
+    batch.collected = true // also one without answers: the next run asks anew, and not for this one again
+    await writeState(folder, state)
+    if (end.files.length === 0)
+      throw new Error(
+        `Cannot collect batch ${id}: it ended as ${end.status} without answers; what is missing is asked for anew by the next run`,
+      )
+  }
+  return true
+}
+
+/** Waits for the end of a batch: how it ended, with its files; undefined when the command was interrupted. */
 async function ended(
   id: string,
   { client, pollMs, context: { stderr, watch } }: { client: OpenAI; pollMs: number; context: CommandContext },
-): Promise<readonly string[] | undefined> {
+): Promise<Pick<BatchStatus, 'status' | 'files'> | undefined> {
   for (;;) {
     const { status, done, failed, total, files } = await batchStatus(client, id)
-    if (endedStatuses.includes(status)) {
-      if (files.length === 0) throw new Error(`Cannot collect batch ${id}: it ended as ${status} without answers`)
-      return files
-    }
+    if (endedStatuses.includes(status)) return { status, files }
     drawStatus(stderr, `Batch ${id} is ${status}: ${done} of ${total} done, ${failed} failed`)
     const interrupted = await sleep(pollMs, false, { signal: watch.signal }).catch(() => true)
     if (interrupted) return undefined
@@ -111,22 +165,31 @@ async function ended(
 
 async function writeFiles(
   run: Run,
-  { folder, journal }: { folder: string; journal: AnswerJournal },
-): Promise<BatchState> {
+  {
+    folder,
+    ...options
+  }: {
+    folder: string
+    journal: AnswerJournal
+    asked: Set<string>
+    budget: { readonly left: number; readonly price: Price } | undefined
+  },
+): Promise<{ state: BatchState; unaffordable: number | undefined }> {
   const prefix = join(folder, `requests-${Date.now()}`)
   const { prompts, settings } = run
-  const files = await writeBatchFiles(tasksOf(run), { prefix, journal, prompts, settings })
+  const { files, unaffordable } = await writeBatchFiles(tasksOf(run), { prefix, prompts, settings, ...options })
   const state: BatchState = []
-  for (const { path, requests } of files) {
+  for (const { path, requests, usage } of files) {
     state.push({
       file: path.slice(folder.length + 1),
       requests,
+      usage,
       mark: (await hashFile(path)).slice(0, 32),
       collected: false,
     })
   }
-  await writeState(folder, state)
-  return state
+  if (state.length > 0) await writeState(folder, state)
+  return { state, unaffordable }
 }
 
 async function readState(folder: string): Promise<BatchState> {

@@ -5,6 +5,7 @@ import { writeFolderAtomically } from '../checkpoint/atomic-file.ts'
 import { openJournal } from '../instruction-data/answer-journal.ts'
 import type { AskProgress } from '../instruction-data/ask-all.ts'
 import { assemble, type DataReport, writeDocument } from '../instruction-data/assemble.ts'
+import { saidIfFull } from '../instruction-data/lines.ts'
 import { costOf } from '../instruction-data/pace.ts'
 import { type Prompts, responseTypes } from '../instruction-data/prompts.ts'
 import type { Plan, TeacherSettings } from '../instruction-data/requests.ts'
@@ -14,7 +15,7 @@ import type { GenerateOptions } from './generate-options.ts'
 import { reportLines } from './generate-progress.ts'
 import { type PictureSummary, runFiles, tasksIn } from './generate-run.ts'
 import { packageVersion } from './package-files.ts'
-import { writeLine } from './terminal.ts'
+import { clearStatus, drawStatus, formatCount, writeLine } from './terminal.ts'
 
 /** A run, opened: what is wanted, of which pictures, and how responses are judged. */
 export type Run = {
@@ -34,7 +35,7 @@ export function tasksOf({ options: { out, limit, shard }, plan }: Run) {
 /** Writes the folder `data` of a run anew. */
 export async function writeData(
   run: Run,
-  { progress, context }: { progress: AskProgress | undefined; context: CommandContext },
+  { progress, context: { stdout, stderr, watch } }: { progress: AskProgress | undefined; context: CommandContext },
 ): Promise<void> {
   const { options, prompts, settings, pictures, validators } = run
   const { out, teacher, strict = false, validationRetries } = options
@@ -53,17 +54,25 @@ export async function writeData(
         validationRetries,
         strict,
         generator,
+        onTask: (count) => {
+          if (count % 500 !== 0) return
+          watch.signal.throwIfAborted()
+          drawStatus(stderr, `Judging responses and writing rows: ${formatCount(count)}`)
+        },
       })
       await writeDocument(join(path, 'report.json'), report)
       await writeDocument(join(path, 'manifest.json'), manifestOf(run, { report, generator, usage: journal.spent() }))
     }
     await writeFolderAtomically(folder, write, { mayReplace: (names) => names.includes('manifest.json') })
+  } catch (error) {
+    throw saidIfFull(error, { path: folder, kept: 'all answers are kept, with more room the same command goes on' })
   } finally {
+    clearStatus(stderr)
     await journal.close()
   }
   if (options.json)
-    writeLine(context.stdout, JSON.stringify({ out, data: folder, pictures, progress: progress ?? null, report }))
-  else for (const line of reportLines(report, { folder, strict })) writeLine(context.stdout, line)
+    writeLine(stdout, JSON.stringify({ out, data: folder, pictures, progress: progress ?? null, report }))
+  else for (const line of reportLines(report, { folder, strict })) writeLine(stdout, line)
 }
 
 function manifestOf(

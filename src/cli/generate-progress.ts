@@ -92,8 +92,15 @@ export async function estimateLines(
     prompts,
     settings,
     price,
+    maxUsd,
     samples,
-  }: { prompts: Prompts; settings: TeacherSettings; price: Price | undefined; samples: number },
+  }: {
+    prompts: Prompts
+    settings: TeacherSettings
+    price: Price | undefined
+    maxUsd: number | undefined
+    samples: number
+  },
 ): Promise<string[]> {
   const estimates = new Map<ResponseType, Estimate>()
   const lines: string[] = []
@@ -124,9 +131,16 @@ export async function estimateLines(
   if (price === undefined) lines.push('Give --price IN,OUT (dollars for a million tokens) to see what that costs')
   else {
     const most = costOf({ input: all.input, output: all.requests * settings.maxTokens }, price)
-    lines.push(`At most $${most.toFixed(2)} without retries, if every response had ${settings.maxTokens} tokens`)
+    lines.push(`At most ${dollars(most)} without retries, if every response had ${settings.maxTokens} tokens`)
+    if (maxUsd !== undefined && most > maxUsd)
+      lines.push(`--max-usd ${maxUsd} ends the run where it might cost more; the same command with more of it goes on`)
   }
   return lines
+}
+
+/** `$12.50`, and of small sums what can be told apart. */
+function dollars(usd: number): string {
+  return `$${usd.toFixed(usd >= 1 ? 2 : 4)}`
 }
 
 function typicalOutput(prompts: Prompts, type: ResponseType): number {
@@ -138,7 +152,7 @@ function describe(
   name: string,
   { requests, input, output, price }: { requests: number; input: number; output: number; price: Price | undefined },
 ): string {
-  const cost = price === undefined ? '' : `, about $${costOf({ input, output }, price).toFixed(2)}`
+  const cost = price === undefined ? '' : `, about ${dollars(costOf({ input, output }, price))}`
   return `${name.padEnd(20)} ${formatCount(requests).padStart(8)} requests, about ${formatCount(input)} tokens in and ${formatCount(output)} out${cost}`
 }
 

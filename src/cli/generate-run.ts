@@ -6,12 +6,11 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
-import { type PictureOrProblem, readCoco } from '../instruction-data/coco.ts'
-import { checked, parseJson, readRecords, unreadable } from '../instruction-data/lines.ts'
-import { pictureProblem } from '../instruction-data/picture-file.ts'
-import { readPictureRows } from '../instruction-data/picture-rows.ts'
+import { type CaptionsInput, readCaptions } from '../instruction-data/captions-input.ts'
+import { checked, gatheredWrites, parseJson, readJsonLines, saidIfFull, unreadable } from '../instruction-data/lines.ts'
+import { pictureProblem, sizeOfPicture } from '../instruction-data/picture-file.ts'
 import { isInShard, type Plan, type Task, tasksOf } from '../instruction-data/requests.ts'
-import { type SymbolicPicture, symbolicPictureSchema } from '../instruction-data/symbolic-picture.ts'
+import type { PictureOrProblem, SymbolicPicture } from '../instruction-data/symbolic-picture.ts'
 
 /** What the answers of a run depend on, by the names of the options. */
 export type RunSettings = Readonly<Record<string, string>>
@@ -40,6 +39,7 @@ export type PictureSummary = z.infer<typeof summarySchema>
 
 export type Input = {
   readonly captions: string
+  readonly form: CaptionsInput['form']
   readonly instances: string | undefined
   readonly images: string | undefined
 }
@@ -86,25 +86,43 @@ export async function hashFile(path: string): Promise<string> {
  */
 export async function preparePictures(
   folder: string,
-  { input, onPicture, signal }: { input: Input; onPicture?: (count: number) => void; signal?: AbortSignal },
+  {
+    input,
+    onBegin,
+    onRecord,
+    onPicture,
+    signal,
+  }: {
+    input: Input
+    onBegin?: () => void
+    /** Entries of captions and boxes, before they are put together. */
+    onRecord?: (count: number) => void
+    onPicture?: (count: number) => void
+    signal?: AbortSignal
+  },
 ): Promise<PictureSummary> {
   await clearHalves(folder)
   const summaryPath = join(folder, runFiles.summary)
   const ready = await readFile(summaryPath, 'utf8').catch(() => undefined)
   if (ready !== undefined) return checked(summarySchema, { value: parseJson(ready, summaryPath), where: summaryPath })
+  onBegin?.()
   const [categories, licenses] = [new Set<string>(), new Map<string, number>()]
   const counts = { pictures: 0, captions: 0, boxes: 0, skipped: 0 }
   let firstProblem: string | null = null
-  const lines = { pictures: createLines(), skipped: createLines() }
   const skippedPath = join(folder, runFiles.skipped)
-  await writeFileAtomically(join(folder, runFiles.pictures), async (pictures) =>
-    writeFileAtomically(skippedPath, async (skipped) => {
-      for await (const found of withPictureFiles(readInput(input, folder), input.images)) {
+  await writeFileAtomically(join(folder, runFiles.pictures), async (picturesFile) =>
+    writeFileAtomically(skippedPath, async (skippedFile) => {
+      const [pictures, skipped] = [gatheredWrites(picturesFile), gatheredWrites(skippedFile)]
+      const records = (count: number) => {
+        signal?.throwIfAborted()
+        onRecord?.(count)
+      }
+      for await (const found of withPictureFiles(readInput(input, { folder, onRecord: records }), input.images)) {
         signal?.throwIfAborted()
         if ('problem' in found) {
           firstProblem ??= found.problem
           counts.skipped += 1
-          await lines.skipped.add(skipped, found)
+          await skipped.add(`${JSON.stringify(found)}\n`)
           continue
         }
         const { picture } = found
@@ -113,13 +131,16 @@ export async function preparePictures(
         counts.boxes += picture.boxes.length
         for (const { category } of picture.boxes) categories.add(category)
         for (const license of picture.licenses ?? ['unknown']) licenses.set(license, (licenses.get(license) ?? 0) + 1)
-        await lines.pictures.add(pictures, picture)
+        await pictures.add(`${JSON.stringify(picture)}\n`)
         onPicture?.(counts.pictures)
       }
-      await lines.pictures.end(pictures)
-      await lines.skipped.end(skipped)
+      await pictures.end()
+      await skipped.end()
     }),
-  )
+  ).catch((error) => {
+    const path = join(folder, runFiles.pictures)
+    throw saidIfFull(error, { path, kept: 'with more room the same command begins anew' })
+  })
   if (counts.pictures === 0) {
     throw new Error(
       `Cannot generate from ${input.captions}: none of ${counts.skipped} pictures can be used, the first because: ${firstProblem ?? 'it is empty'}`,
@@ -157,7 +178,8 @@ export async function* tasksIn(
   { plan, limit = Number.POSITIVE_INFINITY, shard }: TaskOptions,
 ): AsyncGenerator<Task> {
   let pictures = 0
-  for await (const picture of readRecords<SymbolicPicture>(join(folder, runFiles.pictures), symbolicPictureSchema)) {
+  for await (const { value } of readJsonLines(join(folder, runFiles.pictures))) {
+    const picture = value as SymbolicPicture // checked before it was written there
     if (pictures >= limit) return
     if (shard !== undefined && !isInShard(picture.id, shard)) continue
     pictures += 1
@@ -165,9 +187,12 @@ export async function* tasksIn(
   }
 }
 
-function readInput({ captions, instances }: Input, folder: string): AsyncGenerator<PictureOrProblem> {
-  if (captions.endsWith('.jsonl')) return readPictureRows(captions)
-  return readCoco({ captions, instances }, { folder: join(folder, runFiles.parts) })
+function readInput(
+  { captions, form, instances, images }: Input,
+  { folder, onRecord }: { folder: string; onRecord: (count: number) => void },
+): AsyncGenerator<PictureOrProblem> {
+  const sizeOf = images === undefined ? undefined : (image: string) => sizeOfPicture(image, images)
+  return readCaptions(captions, { form, instances, sizeOf, folder: join(folder, runFiles.parts), onRecord })
 }
 
 /** Passes pictures on whose files are there and are pictures. */
@@ -183,21 +208,5 @@ async function* withPictureFiles(
     const { id, image } = one.picture
     const problem = await pictureProblem(image, images)
     yield problem === undefined ? one : { id, problem: `Cannot use picture ${id}: ${problem}` }
-  }
-}
-
-/** Gathers lines into larger writes. */
-function createLines() {
-  let text = ''
-  const flush = async (handle: { writeFile: (text: string) => Promise<void> }) => {
-    if (text !== '') await handle.writeFile(text)
-    text = ''
-  }
-  return {
-    add: async (handle: { writeFile: (text: string) => Promise<void> }, value: unknown) => {
-      text += `${JSON.stringify(value)}\n`
-      if (text.length > 1 << 18) await flush(handle)
-    },
-    end: flush,
   }
 }

@@ -15,6 +15,7 @@ import type { CommandContext } from './context.ts'
 import { ask } from './generate-ask.ts'
 import { askBatch } from './generate-batch.ts'
 import { type Run, writeData } from './generate-data.ts'
+import { type FoundInput, findInput, inputSettings, picturesOf } from './generate-input.ts'
 import {
   endpointOf,
   type GenerateOptions,
@@ -26,18 +27,10 @@ import {
 } from './generate-options.ts'
 import { estimateLines } from './generate-progress.ts'
 import { addressOf, expectNoQueue } from './generate-queue.ts'
-import {
-  hashFile,
-  openRunFolder,
-  type PictureSummary,
-  preparePictures,
-  type RunSettings,
-  runFiles,
-  tasksIn,
-} from './generate-run.ts'
+import { openRunFolder, type PictureSummary, type RunSettings, tasksIn } from './generate-run.ts'
 import { decimalNumber, expectWritableFolder, wholeNumber } from './options.ts'
 import { packageFile } from './package-files.ts'
-import { clearStatus, drawStatus, formatCount, printable, quoted, writeLine } from './terminal.ts'
+import { writeLine } from './terminal.ts'
 
 export function addGenerateCommand(program: Command, context: CommandContext): void {
   program
@@ -45,9 +38,15 @@ export function addGenerateCommand(program: Command, context: CommandContext): v
     .description(
       'make instruction data from captions and boxes: conversations, descriptions and reasoning written by a teacher',
     )
-    .requiredOption('--captions <file>', 'COCO captions (.json), or rows with captions and boxes (.jsonl)')
+    .requiredOption(
+      '--captions <path>',
+      'COCO captions (.json), rows (.jsonl), a table (.csv), or a folder of pictures with captions beside them',
+    )
     .option('--instances <file>', 'COCO instances: the boxes')
-    .option('--images <folder>', 'the pictures; those that are missing or no pictures are left out')
+    .option(
+      '--images <folder>',
+      'the pictures; those that are missing or no pictures are left out (default: the folder of --captions, if it is one)',
+    )
     .requiredOption('--teacher <name>', 'openai:MODEL for any endpoint with chat completions, or rules (offline)')
     .requiredOption('--out <folder>', 'a new folder, or one of a run with the same settings, which goes on')
     .option('--types <weights>', 'types of responses and how often', typeWeights, paperTypes)
@@ -105,7 +104,7 @@ export function addGenerateCommand(program: Command, context: CommandContext): v
       decimalNumber('--max-usd', { above: 0 }),
     )
     .option('--strict', 'leave out rows that a validator finds something wrong with')
-    .option('--batch', 'ask through batch files of the provider: cheaper, within a day')
+    .option('--batch', 'ask through batch files of the provider: cheaper (give --price of a batch), within a day')
     .option(
       '--queue [address]',
       'let workers on other machines ask (llava worker), through Redis or Valkey: redis://HOST:PORT/DB (default: REDIS_URL)',
@@ -124,31 +123,33 @@ export function addGenerateCommand(program: Command, context: CommandContext): v
 Examples:
   $ llava generate --captions captions_train2014.json --instances instances_train2014.json --images train2014 \\
       --teacher openai:gpt-4o-mini --price 0.15,0.6 --max-usd 20 --out instruct --dry-run
-  $ llava generate --captions rows.jsonl --teacher openai:qwen --base-url http://localhost:8000/v1 --out instruct
+  $ llava generate --captions captions.csv --images photos --teacher openai:qwen --base-url http://localhost:8000/v1 --out instruct
+  $ llava generate --captions photos --teacher openai:qwen --base-url http://localhost:8000/v1 --out instruct
   $ llava generate --captions rows.jsonl --teacher openai:qwen --rpm 500 --out instruct --queue redis://10.0.0.5:6379
   $ llava picturebook --count 1000 --out scenes
   $ llava generate --captions scenes/captions_train.json --instances scenes/instances_train.json --images scenes/images \\
       --teacher rules --picturebook --out instruct
 
 A row of a .jsonl file: {"id": "7", "image": "7.jpg", "captions": ["A cat."], "boxes": [{"category": "cat", "box": [0.1, 0.2, 0.5, 0.9]}]}
+A table names its columns in the first line: image (or file_name, path …) and caption (or text …); with boxes also x, y, width, height (or xmin, ymin,
+xmax, ymax) in pixels or in shares from 0 to 1, and category (or label …). Several rows of one picture are several captions and boxes.
+A folder has a.txt with one caption a line, a.caption or a.json beside a.jpg, or metadata.jsonl or metadata.csv, in subfolders as well.
 In the folder: data/ (llava.json, llava.jsonl, provenance.jsonl, rejects.jsonl, report.json, manifest.json), answers.jsonl (every answer that was
 paid for), skipped.jsonl (pictures that could not be used). A run that was killed goes on with the same command; no answer is paid for twice.`,
     )
     .action((options: GenerateOptions) => generate(options, context))
 }
 
-async function generate(options: GenerateOptions, context: CommandContext): Promise<void> {
+async function generate(given: GenerateOptions, context: CommandContext): Promise<void> {
+  const input = await findInput(given)
+  const options = input.images === undefined ? given : { ...given, images: input.images }
   const { out } = options
   const model = modelOf(options.teacher)
   const baseUrl = options.teacher === 'rules' ? undefined : endpointOf(options.baseUrl ?? process.env.OPENAI_BASE_URL)
   if (options.maxUsd !== undefined && options.price === undefined) {
     throw new Error('Cannot use --max-usd without --price: what tokens cost is not known')
   }
-  if (options.batch && (model === 'rules' || options.maxUsd !== undefined)) {
-    throw new Error(
-      `Cannot use --batch with ${model === 'rules' ? '--teacher rules' : '--max-usd: a batch is paid as a whole, --dry-run says what it costs'}`,
-    )
-  }
+  if (options.batch && model === 'rules') throw new Error('Cannot use --batch with --teacher rules')
   if (options.queue !== undefined && (model === 'rules' || options.batch)) {
     throw new Error(
       `Cannot use --queue with ${model === 'rules' ? '--teacher rules, which needs nobody to ask' : '--batch'}`,
@@ -158,12 +159,12 @@ async function generate(options: GenerateOptions, context: CommandContext): Prom
   await expectWritableFolder('--out', out)
   const shipped = packageFile('prompts')
   const prompts = await loadPrompts(options.prompts ?? shipped, { fallback: shipped })
-  if (options.dryRun !== undefined) return dryRun(options, { prompts, model, context })
-  await openRunFolder(out, await settingsOf(options, { baseUrl, prompts }))
+  if (options.dryRun !== undefined) return dryRun(options, { input, prompts, model, context })
+  await openRunFolder(out, await settingsOf(options, { input, baseUrl, prompts }))
   const release = await lockRunFolder(out, { work: 'generate', works: 'generates' })
   try {
     if (options.queue === undefined && options.ask) await expectNoQueue(out)
-    const pictures = await picturesOf(options, { folder: out, context })
+    const pictures = await picturesOf(input, { folder: out, kept: true, context })
     const run: Run = {
       ...planOf(options, { prompts, model }),
       options,
@@ -182,15 +183,21 @@ async function generate(options: GenerateOptions, context: CommandContext): Prom
 /** Prints prompts and costs, and leaves nothing behind. */
 async function dryRun(
   options: GenerateOptions,
-  { prompts, model, context }: { prompts: Prompts; model: string; context: CommandContext },
+  { input, prompts, model, context }: { input: FoundInput; prompts: Prompts; model: string; context: CommandContext },
 ): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'llava-generate-'))
   try {
-    await picturesOf(options, { folder, context })
+    await picturesOf(input, { folder, kept: false, context })
     const { plan, settings } = planOf(options, { prompts, model })
     const tasks = tasksIn(folder, { plan, limit: options.limit, shard: options.shard })
     const samples = options.dryRun === true ? 1 : (options.dryRun ?? 1)
-    const lines = await estimateLines(tasks, { prompts, settings, price: options.price, samples })
+    const lines = await estimateLines(tasks, {
+      prompts,
+      settings,
+      price: options.price,
+      maxUsd: options.maxUsd,
+      samples,
+    })
     for (const line of lines) writeLine(context.stdout, line)
   } finally {
     await rm(folder, { recursive: true, force: true })
@@ -208,14 +215,11 @@ function planOf(
 
 async function settingsOf(
   options: GenerateOptions,
-  { baseUrl, prompts }: { baseUrl: string | undefined; prompts: Prompts },
+  { input, baseUrl, prompts }: { input: FoundInput; baseUrl: string | undefined; prompts: Prompts },
 ): Promise<RunSettings> {
-  const { captions, instances, images, types, perPicture, teacher, temperature, maxTokens, seed, shard } = options
-  const digest = async (path: string) => (await hashFile(path)).slice(0, 16)
+  const { types, perPicture, teacher, temperature, maxTokens, seed, shard } = options
   return {
-    captions: await digest(captions),
-    instances: instances === undefined ? 'none' : await digest(instances),
-    images: images === undefined ? 'none' : 'checked',
+    ...(await inputSettings(input)),
     teacher: `${teacher}${options.picturebook ? ' (picturebook)' : ''}`,
     'base-url': baseUrl ?? 'default',
     types: responseTypes.map((type) => `${type}=${types[type] ?? 0}`).join(','),
@@ -234,26 +238,4 @@ function validatorsOf(
 ): Validator[] {
   const finder = createObjectFinder(pictures.categories)
   return [...wordValidators(prompts), ...groundingValidators(finder), ...(picturebook ? [sceneValidator()] : [])]
-}
-
-async function picturesOf(
-  { captions, instances, images }: GenerateOptions,
-  { folder, context: { stderr, watch } }: { folder: string; context: CommandContext },
-): Promise<PictureSummary> {
-  const pictures = await preparePictures(folder, {
-    input: { captions, instances, images },
-    signal: watch.signal,
-    onPicture: (count) => {
-      if (count % 500 === 0) drawStatus(stderr, `Reading captions and boxes: ${formatCount(count)} pictures`)
-    },
-  }).finally(() => clearStatus(stderr))
-  const { skipped, firstProblem } = pictures
-  if (skipped > 0) {
-    const rest = skipped === 1 ? 'One picture is' : `${skipped} pictures are`
-    writeLine(
-      stderr,
-      `${rest} left out (${quoted(join(folder, runFiles.skipped))}), the first: ${printable(firstProblem ?? '')}`,
-    )
-  }
-  return pictures
 }

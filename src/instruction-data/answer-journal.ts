@@ -9,7 +9,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { z } from 'zod'
-import { checked, parseJson } from './lines.ts'
+import { checked, isFull, parseJson } from './lines.ts'
 import type { TokenUsage } from './teacher.ts'
 
 const usage = z.object({ input: z.number(), output: z.number() })
@@ -60,6 +60,7 @@ type State = {
 }
 
 const pieceLength = 1 << 16 // bytes
+const mostBlocks = 64 // of that length, kept in memory
 const newline = 0x0a
 
 /**
@@ -78,14 +79,14 @@ export async function openJournal(
     throw error
   })
   await handle.truncate(size)
-  const append = appender(handle, { path, size })
+  const { append, written } = appender(handle, { path, size })
+  const lineAt = lineReader(handle, written)
   return {
     has: (key) => state.places.has(key),
     read: async (key) => {
       const offset = state.places.get(key)
       if (offset === undefined) return undefined
-      const where = `${path}, byte ${offset}`
-      return checked(answerSchema, { value: parseJson(await lineAt(handle, offset), where), where })
+      return parseJson(await lineAt(offset), `${path}, byte ${offset}`) as StoredAnswer // it was checked when it was noted
     },
     dropped: (key) => state.drops.get(key),
     add: async (event) => {
@@ -103,7 +104,7 @@ export async function openJournal(
   }
 }
 
-/** A function that adds text at the end of a file and resolves to where it begins. Texts that come while one is being written share one fsync. */
+/** Adds text at the end of a file and resolves to where it begins. Texts that come while one is being written share one fsync. */
 function appender(handle: FileHandle, { path, size }: { path: string; size: number }) {
   type Waiting = { bytes: Buffer; durable: boolean; done: () => void; fail: (error: unknown) => void }
   let waiting: Waiting[] = []
@@ -138,7 +139,7 @@ function appender(handle: FileHandle, { path, size }: { path: string; size: numb
     writing = false
   }
 
-  return async (text: string, { durable }: { durable: boolean }): Promise<number> => {
+  async function append(text: string, { durable }: { durable: boolean }): Promise<number> {
     const bytes = Buffer.from(text)
     const offset = end
     end += bytes.length
@@ -148,11 +149,11 @@ function appender(handle: FileHandle, { path, size }: { path: string; size: numb
     })
     return offset
   }
+  return { append, written: () => written }
 }
 
 function unwritable(path: string, error: unknown): Error {
-  const { code, message } = error as NodeJS.ErrnoException
-  const reason = code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' ? 'no space left on the device' : message
+  const reason = isFull(error) ? 'no space left on the device' : error instanceof Error ? error.message : String(error)
   return new Error(`Cannot keep an answer in ${path}: ${reason}; all that came before are kept`, { cause: error })
 }
 
@@ -192,14 +193,41 @@ function note(state: State, { event, offset }: { event: JournalEvent; offset: nu
   state.output += event.usage?.output ?? 0
 }
 
-async function lineAt(handle: FileHandle, offset: number): Promise<string> {
-  const pieces: Buffer[] = []
-  for (let at = offset; ; at += pieceLength) {
-    const piece = Buffer.alloc(pieces.length === 0 ? 4096 : pieceLength)
-    const { bytesRead } = await handle.read(piece, 0, piece.length, at)
-    const end = piece.subarray(0, bytesRead).indexOf(newline)
-    pieces.push(piece.subarray(0, end < 0 ? bytesRead : end))
-    if (end >= 0 || bytesRead === 0) return Buffer.concat(pieces).toString('utf8')
-    at += piece.length - pieceLength // the first piece is shorter
+/**
+ * A function that reads the line beginning at a byte. Answers lie about in the order in which they are asked for again: blocks are kept for the lines that
+ * follow, unless they reach beyond the bytes that are `written` and may still grow.
+ */
+function lineReader(handle: FileHandle, written: () => number): (offset: number) => Promise<string> {
+  const blocks = new Map<number, Promise<Buffer>>()
+
+  async function readBlock(index: number): Promise<Buffer> {
+    const block = Buffer.alloc(pieceLength)
+    const { bytesRead } = await handle.read(block, 0, pieceLength, index * pieceLength)
+    return block.subarray(0, bytesRead)
+  }
+
+  function blockAt(index: number): Promise<Buffer> {
+    const known = blocks.get(index)
+    if (known !== undefined) return known
+    const block = readBlock(index)
+    if ((index + 1) * pieceLength > written()) return block
+    block.catch(() => blocks.delete(index))
+    blocks.set(index, block)
+    const [oldest] = blocks.keys()
+    if (blocks.size > mostBlocks && oldest !== undefined) blocks.delete(oldest)
+    return block
+  }
+
+  return async (offset) => {
+    const parts: Buffer[] = []
+    for (let at = offset; ; ) {
+      const block = await blockAt(Math.floor(at / pieceLength))
+      const rest = block.subarray(at % pieceLength)
+      const end = rest.indexOf(newline)
+      if (end >= 0 && parts.length === 0) return rest.toString('utf8', 0, end)
+      parts.push(end < 0 ? rest : rest.subarray(0, end))
+      if (end >= 0 || block.length < pieceLength) return Buffer.concat(parts).toString('utf8')
+      at += rest.length
+    }
   }
 }

@@ -1,11 +1,9 @@
 /** From answers to a data set: rows of LLaVA JSON with their verdicts, where each row comes from, what was rejected, and what all of it comes down to. */
 
-import { once } from 'node:events'
-import { createWriteStream } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { type FileHandle, open, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { finished } from 'node:stream/promises'
 import type { AnswerJournal, StoredAnswer } from './answer-journal.ts'
+import { gatheredWrites } from './lines.ts'
 import type { Prompts, ResponseType } from './prompts.ts'
 import { type Exchange, readAnswer } from './read-answer.ts'
 import { requestFor, shareOf, type Task, type TeacherSettings } from './requests.ts'
@@ -33,6 +31,8 @@ export type AssembleOptions = {
   readonly strict: boolean
   /** Version of the program. */
   readonly generator: string
+  /** Told how many tasks were settled. What it throws ends the writing. */
+  readonly onTask?: ((count: number) => void) | undefined
 }
 
 export type TypeReport = {
@@ -82,67 +82,63 @@ export async function assemble(
   folder: string,
   options: AssembleOptions,
 ): Promise<DataReport> {
-  const files = {
-    rows: 'llava.jsonl',
-    list: 'llava.json',
-    provenance: 'provenance.jsonl',
-    rejects: 'rejects.jsonl',
-  } as const
-  const rows = await openOutput(join(folder, files.rows))
-  const list = await openOutput(join(folder, files.list))
-  const provenance = await openOutput(join(folder, files.provenance))
-  const rejects = await openOutput(join(folder, files.rejects))
-  const report = new Map<ResponseType, ReturnType<typeof emptyReport>>()
-  let separator = '[\n'
-  for await (const task of tasks) {
-    const counts = report.get(task.type) ?? emptyReport()
-    report.set(task.type, counts)
-    counts.tasks += 1
-    const id = `${task.picture.id}-${task.type}`
-    const result = await resultOf(task, options)
-    if (result === undefined) {
-      counts.unanswered += 1
-      continue
+  const report = new Map<ResponseType, Counts>()
+  const outputs = await openOutputs(folder)
+  let count = 0
+  try {
+    for await (const task of tasks) {
+      const counts = report.get(task.type) ?? emptyReport()
+      report.set(task.type, counts)
+      await settle(task, { counts, outputs, options })
+      options.onTask?.(++count)
     }
-    const { key, round } = result
-    const about = { id, type: task.type, picture: task.picture.id, key, round }
-    if ('dropped' in result) {
-      counts.unanswered += 1
-      await rejects.write(`${JSON.stringify({ ...about, reason: result.dropped })}\n`)
-      continue
-    }
-    const { answer, reading } = result
-    if ('problem' in reading) {
-      counts.rejected += 1
-      counts.failed.form = (counts.failed.form ?? 0) + 1
-      await rejects.write(
-        `${JSON.stringify({ ...about, image: task.picture.image, reason: reading.problem, text: answer.text })}\n`,
-      )
-      continue
-    }
-    for (const { validator } of reading.verdicts) counts.failed[validator] = (counts.failed[validator] ?? 0) + 1
-    const row = rowOf(task, { id, reading, options })
-    if (options.strict && reading.verdicts.length > 0) {
-      counts.rejected += 1
-      const reason = reading.verdicts.map(({ validator, problem }) => `${validator}: ${problem}`).join('; ')
-      await rejects.write(`${JSON.stringify({ ...about, image: task.picture.image, reason, text: answer.text })}\n`)
-      continue
-    }
-    counts.rows += 1
-    const { yes, no } = countYesNo(reading.exchanges)
-    counts.yes += yes
-    counts.no += no
-    const text = JSON.stringify(row)
-    await rows.write(`${text}\n`)
-    await list.write(`${separator}${text}`)
-    separator = ',\n'
-    await provenance.write(
-      `${JSON.stringify(provenanceOf(about, { task, answer, verdicts: reading.verdicts, options }))}\n`,
-    )
+    await outputs.end()
+  } finally {
+    await outputs.close()
   }
-  await list.write(separator === '[\n' ? '[]\n' : '\n]\n')
-  for (const output of [rows, list, provenance, rejects]) await output.close()
   return Object.fromEntries(report)
+}
+
+/** Writes what became of one task, and counts it. */
+async function settle(
+  task: Task,
+  { counts, outputs, options }: { counts: Counts; outputs: Outputs; options: AssembleOptions },
+): Promise<void> {
+  counts.tasks += 1
+  const id = `${task.picture.id}-${task.type}`
+  const result = await resultOf(task, options)
+  if (result === undefined) {
+    counts.unanswered += 1
+    return
+  }
+  const { key, round } = result
+  const about = { id, type: task.type, picture: task.picture.id, key, round }
+  if ('dropped' in result) {
+    counts.unanswered += 1
+    await outputs.reject({ ...about, reason: result.dropped })
+    return
+  }
+  const { answer, reading } = result
+  const rejected = (reason: string) => ({ ...about, image: task.picture.image, reason, text: answer.text })
+  if ('problem' in reading) {
+    counts.rejected += 1
+    counts.failed.form = (counts.failed.form ?? 0) + 1
+    await outputs.reject(rejected(reading.problem))
+    return
+  }
+  const { verdicts, exchanges } = reading
+  for (const { validator } of verdicts) counts.failed[validator] = (counts.failed[validator] ?? 0) + 1
+  if (options.strict && verdicts.length > 0) {
+    counts.rejected += 1
+    const reason = verdicts.map(({ validator, problem }) => `${validator}: ${problem}`).join('; ')
+    await outputs.reject(rejected(reason))
+    return
+  }
+  counts.rows += 1
+  const { yes, no } = countYesNo(exchanges)
+  counts.yes += yes
+  counts.no += no
+  await outputs.row(rowOf(task, { id, reading, options }), provenanceOf(about, { task, answer, verdicts, options }))
 }
 
 type Result =
@@ -222,22 +218,49 @@ function provenanceOf(
   }
 }
 
+type Counts = ReturnType<typeof emptyReport>
+
 function emptyReport() {
   return { tasks: 0, rows: 0, rejected: 0, unanswered: 0, yes: 0, no: 0, failed: {} as Record<string, number> }
 }
 
-async function openOutput(path: string) {
-  const stream = createWriteStream(path)
-  await once(stream, 'open')
-  return {
-    write: async (text: string) => {
-      if (stream.errored) throw stream.errored
-      if (!stream.write(text)) await once(stream, 'drain')
-    },
-    close: async () => {
-      stream.end()
-      await finished(stream)
-    },
+type Outputs = Awaited<ReturnType<typeof openOutputs>>
+
+/** The files of a data set. What is written to them is there after `end`. */
+async function openOutputs(folder: string) {
+  const handles: FileHandle[] = []
+  const begin = async (name: string) => {
+    const handle = await open(join(folder, name), 'wx')
+    handles.push(handle)
+    return gatheredWrites(handle)
+  }
+  const close = async () => {
+    for (const handle of handles) await handle.close()
+  }
+  try {
+    const rows = await begin('llava.jsonl')
+    const list = await begin('llava.json')
+    const provenance = await begin('provenance.jsonl')
+    const rejects = await begin('rejects.jsonl')
+    let separator = '[\n'
+    return {
+      row: async (row: DataRow, source: object): Promise<void> => {
+        const text = JSON.stringify(row)
+        await rows.add(`${text}\n`)
+        await list.add(`${separator}${text}`)
+        separator = ',\n'
+        await provenance.add(`${JSON.stringify(source)}\n`)
+      },
+      reject: async (reject: object): Promise<void> => rejects.add(`${JSON.stringify(reject)}\n`),
+      end: async (): Promise<void> => {
+        await list.add(separator === '[\n' ? '[]\n' : '\n]\n')
+        for (const file of [rows, list, provenance, rejects]) await file.end()
+      },
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
   }
 }
 

@@ -11,17 +11,33 @@ import { z } from 'zod'
 import type { AnswerJournal } from './answer-journal.ts'
 import { readJsonLines } from './lines.ts'
 import { bodyOf, readCompletion } from './openai-teacher.ts'
+import { costOf, estimateTokens, type Price } from './pace.ts'
 import type { Prompts } from './prompts.ts'
-import { requestFor, type Task, type TeacherSettings } from './requests.ts'
-import { TeacherFailure } from './teacher.ts'
+import { requestFor, type Task, type TeacherRequest, type TeacherSettings } from './requests.ts'
+import { TeacherFailure, type TokenUsage } from './teacher.ts'
 
 /** Providers take so many requests in one file, and so many bytes. */
 const mostRequests = 50_000
 const mostBytes = 190_000_000
 
-export type BatchFile = { readonly path: string; readonly requests: number }
+export type BatchFile = {
+  readonly path: string
+  readonly requests: number
+  /** Tokens at most: those of the messages as estimated, and the longest responses. */
+  readonly usage: TokenUsage
+}
 
-/** Writes the requests of tasks that are not answered yet as `PREFIX-1.jsonl`, `PREFIX-2.jsonl`, …; each key once. */
+export type BatchFiles = {
+  readonly files: readonly BatchFile[]
+  /** Where a request was left out because all together might cost more than allowed: what it may cost, in dollars. */
+  readonly unaffordable: number | undefined
+}
+
+/**
+ * Writes the requests of tasks that are not answered yet as `PREFIX-1.jsonl`, `PREFIX-2.jsonl`, …; each key once.
+ * @param options.asked keys that are passed over as well; those that are written are added
+ * @param options.budget dollars that all of them may cost at most; requests from the first one on that would cost more are left out
+ */
 export async function writeBatchFiles(
   tasks: AsyncIterable<Task>,
   {
@@ -29,39 +45,55 @@ export async function writeBatchFiles(
     journal,
     prompts,
     settings,
+    asked = new Set(),
+    budget,
     most = mostRequests,
   }: {
     prefix: string
     journal: Pick<AnswerJournal, 'has' | 'dropped'>
     prompts: Prompts
     settings: TeacherSettings
+    asked?: Set<string>
+    budget?: { readonly left: number; readonly price: Price } | undefined
     most?: number
   },
-): Promise<BatchFile[]> {
+): Promise<BatchFiles> {
   const files: BatchFile[] = []
-  const seen = new Set<string>()
   let lines: string[] = []
-  let bytes = 0
+  let [bytes, input, usd] = [0, 0, 0]
   const flush = async () => {
     if (lines.length === 0) return
     const path = `${prefix}-${files.length + 1}.jsonl`
     await writeFile(path, lines.join(''))
-    files.push({ path, requests: lines.length })
+    files.push({ path, requests: lines.length, usage: { input, output: lines.length * settings.maxTokens } })
     lines = []
-    bytes = 0
+    bytes = input = 0
   }
   for await (const task of tasks) {
     const request = requestFor(task, { prompts, settings })
     const { key } = request
-    if (seen.has(key) || journal.has(key) || journal.dropped(key) !== undefined) continue
-    seen.add(key)
+    if (asked.has(key) || journal.has(key) || journal.dropped(key) !== undefined) continue
+    const tokens = mostTokens(request)
+    const cost = budget === undefined ? 0 : costOf(tokens, budget.price)
+    if (budget !== undefined && usd + cost > budget.left) {
+      await flush()
+      return { files, unaffordable: cost }
+    }
+    usd += cost
+    asked.add(key)
     const line = `${JSON.stringify({ custom_id: key, method: 'POST', url: '/v1/chat/completions', body: bodyOf(request) })}\n`
     if (lines.length >= most || bytes + Buffer.byteLength(line) > mostBytes) await flush()
     lines.push(line)
     bytes += Buffer.byteLength(line)
+    input += tokens.input
   }
   await flush()
-  return files
+  return { files, unaffordable: undefined }
+}
+
+/** As a request that is sent alone is set aside for. */
+function mostTokens({ messages, settings }: TeacherRequest): TokenUsage {
+  return { input: estimateTokens(messages), output: settings.maxTokens }
 }
 
 /** Hands a file over; the result is the id of the batch. `mark` is kept with it, so that it can be found again. */

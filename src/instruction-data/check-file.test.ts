@@ -128,6 +128,17 @@ describe('checkLlavaFile', () => {
     )
   })
 
+  test('goes on after lines that are no JSON and no rows', async () => {
+    const { problems, summary } = await check('broken.jsonl', `{"id"\n\nnull\n${JSON.stringify(row())}\n`, {
+      images: folder,
+    })
+    expect(problems).toEqual([
+      expect.stringMatching(/^1: found no JSON \(/),
+      '3: found null, expected an object with id, image and conversations',
+    ])
+    expect(summary).toMatchObject({ rows: 3, problems: 2, turns: 2 })
+  })
+
   test('counts tokens', async () => {
     const tokens = { count: async (turns: readonly unknown[]) => turns.length * 10, most: 20 }
     const long = row({ conversations: [human('<image>'), gpt('a'), human('b'), gpt('c')] })
@@ -141,7 +152,6 @@ describe('checkLlavaFile', () => {
   })
 
   test.each([
-    ['half.jsonl', '{"id"', 'half.jsonl, line 1'],
     ['half.json', '[{"id": 1}', 'half.json'],
     ['numbers.json', '[{"id": 1}, 3]', 'found 1 entries that are no objects, expected a list of rows'],
     ['word.json', '"rows"', 'word.json'],

@@ -3,7 +3,7 @@
 import type { Turn } from '../conversation/turns.ts'
 import { fromLlavaConversations } from '../conversation/turns.ts'
 import { jsonElements, wholeFile } from './json-elements.ts'
-import { readJsonLines } from './lines.ts'
+import { linesOf } from './lines.ts'
 import { pictureProblem } from './picture-file.ts'
 
 export type RowProblem = { readonly line: number; readonly id?: string; readonly problem: string }
@@ -42,16 +42,21 @@ export async function checkLlavaFile(
   const pictures = new Map<string, string | undefined>() // problems by file name
   const counts = { rows: 0, problems: 0, textOnly: 0, turns: 0, repeatedIds: 0 }
   let longest: number | undefined
-  for await (const { line, value } of numberedRows(path)) {
+  for await (const { line, value, broken } of numberedRows(path)) {
     counts.rows += 1
     onRow?.(counts.rows)
+    if (broken !== undefined || !isObject(value)) {
+      counts.problems += 1
+      onProblem({ line, problem: broken ?? rowProblems(value).join('; ') })
+      continue
+    }
     const id = idOf(value)
     const found = rowProblems(value)
     if (id !== undefined) {
       if (ids.has(id)) counts.repeatedIds += 1
       ids.add(id)
     }
-    const { image, conversations } = value as { image?: unknown; conversations?: unknown }
+    const { image, conversations } = value
     for (const name of images === undefined ? [] : namesIn(image)) {
       if (!pictures.has(name)) pictures.set(name, await pictureProblem(name, images ?? ''))
       const problem = pictures.get(name)
@@ -73,9 +78,24 @@ export async function checkLlavaFile(
   return { ...counts, longest }
 }
 
-async function* numberedRows(path: string): AsyncGenerator<{ line: number; value: unknown }> {
-  if (path.endsWith('.jsonl')) yield* readJsonLines(path)
-  else yield* jsonElements(path, [wholeFile])
+type NumberedRow = { readonly line: number; readonly value?: unknown; readonly broken?: string }
+
+/** The rows of a file; a line that is no JSON does not keep the others from being checked. */
+async function* numberedRows(path: string): AsyncGenerator<NumberedRow> {
+  if (!path.endsWith('.jsonl')) {
+    yield* jsonElements(path, [wholeFile])
+    return
+  }
+  let line = 0
+  for await (const text of linesOf(path)) {
+    line += 1
+    if (text.trim() === '') continue
+    try {
+      yield { line, value: JSON.parse(text) }
+    } catch (error) {
+      yield { line, broken: `found no JSON (${error instanceof Error ? error.message : error})` }
+    }
+  }
 }
 
 function idOf(value: unknown): string | undefined {

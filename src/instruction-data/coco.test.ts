@@ -73,7 +73,7 @@ describe('readCoco', () => {
   })
 
   test('gives the same pictures when they do not fit into memory, and leaves nothing behind', async () => {
-    const left = async () => (await readdir(tmpdir())).filter((name) => name.startsWith('llava-coco-')).length
+    const left = async () => (await readdir(tmpdir())).filter((name) => name.startsWith('llava-parts-')).length
     const before = await left()
     const inParts = await read({ part: 100 })
     const byId = (one: (typeof inParts)[number]) => ('picture' in one ? one.picture.id : one.id)

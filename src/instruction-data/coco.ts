@@ -1,26 +1,23 @@
 /**
  * Pictures in words from COCO's files (cocodataset.org, Data format): captions of one file and boxes of another, put together by the picture's id.
  *
- * What belongs to one picture stands far apart in these files. They are dealt into parts by the picture's id, on disk when they are large, and then put
- * together part by part: memory does not grow with the number of pictures.
+ * What belongs to one picture stands far apart in these files, so it is dealt into parts before it is put together.
  */
 
-import { createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { createWriteStream, type WriteStream } from 'node:fs'
-import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { finished } from 'node:stream/promises'
+import { stat } from 'node:fs/promises'
 import { z } from 'zod'
 import { jsonElements } from './json-elements.ts'
-import { checked, readJsonLines, unreadable } from './lines.ts'
-import { type NamedBox, normalizeBox, type PixelBox, type SymbolicPicture } from './symbolic-picture.ts'
+import { checked, unreadable } from './lines.ts'
+import { type OnRecord, openParts, partBytes } from './parts.ts'
+import {
+  type NamedBox,
+  normalizeBox,
+  type PictureOrProblem,
+  type PixelBox,
+  type SymbolicPicture,
+} from './symbolic-picture.ts'
 
 export type CocoFiles = { readonly captions: string; readonly instances?: string | undefined }
-
-/** A picture in words, or in one sentence what keeps one from being made. */
-export type PictureOrProblem = { readonly picture: SymbolicPicture } | { readonly id: string; readonly problem: string }
 
 const idSchema = z.union([z.number(), z.string().min(1)]).transform(String)
 const imageSchema = z.object({
@@ -56,30 +53,31 @@ type CocoRecord =
 /** Names that the records refer to by number. */
 type Names = { readonly categories: Map<number, string>; readonly licenses: Map<number, string> }
 
-const partBytes = 24_000_000 // of the files, for one part that is put together in memory
-
 /**
  * Every picture of the files once, in words. Pictures that cannot be used come as problems.
  * @param options.folder where the parts lie meanwhile, emptied before and removed after; a temporary folder unless told
+ * @param options.onRecord told how many entries were read, before the first picture comes
  * @throws SyntaxError when a file is not COCO JSON or lists a picture twice
  */
 export async function* readCoco(
   files: CocoFiles,
-  { part = partBytes, folder }: { part?: number; folder?: string } = {},
+  { part = partBytes, folder, onRecord }: { part?: number; folder?: string | undefined; onRecord?: OnRecord } = {},
 ): AsyncGenerator<PictureOrProblem> {
   const paths = [files.captions, ...(files.instances === undefined ? [] : [files.instances])]
   const sizes = await Promise.all(
     paths.map((path) => stat(path).catch((cause) => Promise.reject(unreadable(path, cause)))),
   )
-  const parts = await openParts(Math.ceil(sizes.reduce((sum, { size }) => sum + size, 0) / part), folder)
+  const parts = await openParts<CocoRecord>(Math.ceil(sizes.reduce((sum, { size }) => sum + size, 0) / part), folder)
   try {
     const names: Names = { categories: new Map(), licenses: new Map() }
     const listed = new Map<string, number>() // pictures per file
+    let count = 0
     for (const [file, path] of paths.entries()) {
       for await (const record of recordsOf(path, names)) {
         if (record.kind === 'image') listed.set(path, (listed.get(path) ?? 0) + 1)
         if (record.kind === 'image' && file > 0) continue // the boxes' file lists the same pictures again
         await parts.put(record)
+        onRecord?.(++count)
       }
     }
     if (!listed.has(files.captions))
@@ -168,61 +166,4 @@ function pictureOf(
       licenses: licenses.map((license) => names.licenses.get(license) ?? `license ${license}`),
     }),
   }
-}
-
-type Parts = {
-  readonly put: (record: CocoRecord) => Promise<void>
-  readonly all: () => AsyncGenerator<Iterable<CocoRecord>>
-  readonly close: () => Promise<void>
-}
-
-/** So many parts of about equal size; a single one stays in memory. */
-async function openParts(count: number, place: string | undefined): Promise<Parts> {
-  if (count <= 1) {
-    const records: CocoRecord[] = []
-    return {
-      put: async (record) => void records.push(record),
-      all: async function* () {
-        yield records
-      },
-      close: async () => {},
-    }
-  }
-  const folder = place ?? (await mkdtemp(join(tmpdir(), 'llava-coco-')))
-  if (place !== undefined) {
-    await rm(place, { recursive: true, force: true }) // of a run that was killed
-    await mkdir(place, { recursive: true })
-  }
-  const paths = Array.from({ length: count }, (_, index) => join(folder, `${index}.jsonl`))
-  const streams = paths.map((path) => createWriteStream(path, { highWaterMark: 1 << 16 }))
-  let failure: Error | undefined // a full disk
-  for (const stream of streams) stream.on('error', (error) => (failure ??= error))
-  return {
-    put: async (record) => {
-      if (failure !== undefined) throw failure
-      const stream = streams[partOf(record.of, count)] as WriteStream
-      if (!stream.write(`${JSON.stringify(record)}\n`)) await once(stream, 'drain')
-    },
-    all: async function* () {
-      await Promise.all(streams.map(ended))
-      for (const path of paths) {
-        const records: CocoRecord[] = []
-        for await (const { value } of readJsonLines(path)) records.push(value as CocoRecord)
-        yield records
-      }
-    },
-    close: async () => {
-      for (const stream of streams) stream.destroy()
-      await rm(folder, { recursive: true, force: true })
-    },
-  }
-}
-
-async function ended(stream: WriteStream): Promise<void> {
-  stream.end()
-  await finished(stream)
-}
-
-function partOf(id: string, count: number): number {
-  return createHash('md5').update(id).digest().readUInt32LE(0) % count
 }

@@ -13,7 +13,7 @@ import {
   signatureOf,
   similarityOf,
 } from './near-duplicates.ts'
-import { balanceByNounPhrases, nounPhrases, paperBalance } from './noun-phrases.ts'
+import { balanceByNounPhrases, nounPhraseFinder, paperBalance } from './noun-phrases.ts'
 
 let folder = ''
 beforeAll(async () => {
@@ -26,12 +26,13 @@ async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
 }
 
 describe('noun phrases', () => {
+  const finder = nounPhraseFinder()
   test.each([
     ['A man is riding a brown horse on the beach.', ['man', 'brown horse', 'beach']],
     ['Two dogs and three old dogs.', ['dog', 'old dog']],
     ['The bus station at night', ['bus station', 'night']],
     ['Beautiful!', []],
-  ])('%s', (caption, phrases) => expect(nounPhrases(caption)).toEqual(phrases))
+  ])('%s', async (caption, phrases) => expect((await finder)(caption)).toEqual(phrases))
 
   test('rare phrases are dropped, frequent ones capped, those between kept whole', async () => {
     const captions = [

@@ -20,6 +20,9 @@ export const wholeFile = ''
 
 const [quote, backslash, newline] = [0x22, 0x5c, 0x0a]
 const [openBrace, closeBrace, openBracket, closeBracket] = [0x7b, 0x7d, 0x5b, 0x5d]
+/** 1 for the bytes that are looked at outside of strings: most are not. */
+const matters = new Uint8Array(256)
+for (const byte of [quote, newline, openBrace, closeBrace, openBracket, closeBracket]) matters[byte] = 1
 /** What stands for an element where the rest of the file is parsed. */
 const placeholder = Buffer.from('0')
 /** The name of a list is looked for in so many bytes before its bracket. */
@@ -66,17 +69,16 @@ function createScan(lists: readonly string[]) {
   let list: { name: string; length: number; depth: number } | undefined // whose elements are being read
   let [line, elementLine, counted] = [1, 1, 0]
 
-  function* read(piece: Buffer): Generator<RawElement> {
+  function read(piece: Buffer): RawElement[] {
+    const found: RawElement[] = []
     const kept: Buffer[] = [] // for the rest
     let from = 0 // where the part begins that is not handed on
     for (let at = 0; at < piece.length; at++) {
-      const byte = piece[at]
-      if (inString) {
-        if (escaped) escaped = false
-        else if (byte === backslash) escaped = true
-        else if (byte === quote) inString = false
-      } else if (byte === newline) line += 1
-      else if (byte === quote) inString = true
+      if (inString) at = endOfString(piece, at)
+      const byte = piece[at] ?? 0
+      if (matters[byte] === 0) continue
+      if (byte === newline) line += 1
+      else if (byte === quote) inString = !inString
       else if (byte === openBrace || byte === openBracket) {
         if (depth === list?.depth && byte === openBrace) {
           elementLine = line
@@ -91,12 +93,15 @@ function createScan(lists: readonly string[]) {
             depth,
           )
         }
-      } else if (byte === closeBrace || byte === closeBracket) {
+      } else {
         depth -= 1
         if (list !== undefined && depth < list.depth) list = undefined
         if (element === undefined || depth !== list?.depth) continue
-        const whole = Buffer.concat([...element, piece.subarray(from, at + 1)])
-        yield { list: list.name, index: list.length, line: elementLine, text: whole.toString('utf8') }
+        const text =
+          element.length === 0
+            ? piece.toString('utf8', from, at + 1)
+            : Buffer.concat([...element, piece.subarray(from, at + 1)]).toString('utf8')
+        found.push({ list: list.name, index: list.length, line: elementLine, text })
         list.length += 1
         counted += 1
         element = undefined
@@ -107,6 +112,16 @@ function createScan(lists: readonly string[]) {
     const unfinished = element ?? kept
     unfinished.push(piece.subarray(from))
     rest.push(Buffer.concat(kept)) // a copy, which does not keep the whole piece in memory
+    return found
+  }
+  /** Where the quote is that ends a string, or the end of the piece, from where the next one goes on. */
+  function endOfString(piece: Buffer, from: number): number {
+    for (let at = from; at < piece.length; at++) {
+      if (escaped) escaped = false
+      else if (piece[at] === backslash) escaped = true
+      else if (piece[at] === quote) return at
+    }
+    return piece.length
   }
   const listNamed = (name: string | undefined, depth: number) =>
     name !== undefined && lists.includes(name) ? { name, length: 0, depth } : undefined

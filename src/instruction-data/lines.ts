@@ -1,7 +1,7 @@
 /** JSON lines: files with one JSON value a line, read with bounded memory and with the number of each line. */
 
 import { createReadStream } from 'node:fs'
-import { createInterface } from 'node:readline'
+import { type FileHandle, open } from 'node:fs/promises'
 import type { z } from 'zod'
 
 export type NumberedLine = { readonly line: number /* from 1 */; readonly value: unknown }
@@ -27,17 +27,68 @@ export async function* readRecords<T>(path: string, schema: z.ZodType<T>): Async
     yield checked(schema, { value, where: `${path}, line ${line}` })
 }
 
-/** The lines of a text file, without their ends. @throws Error in one sentence when it cannot be read */
+/** The lines of a text file, without their ends and without a byte order mark. @throws Error in one sentence when it cannot be read */
 export async function* linesOf(path: string): AsyncGenerator<string> {
-  const stream = createReadStream(path, { encoding: 'utf8', highWaterMark: 1 << 18 })
-  const failed = new Promise<never>((_, reject) => stream.once('error', (cause) => reject(unreadable(path, cause))))
-  failed.catch(() => {})
-  await Promise.race([new Promise((resolve) => stream.once('open', resolve)), failed])
+  // Not by readline, which takes characters within a line (U+2028) for its end as well.
+  let begun: string | undefined
   try {
-    for await (const text of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) yield text
-    if (stream.errored) await failed
-  } finally {
-    stream.destroy()
+    for await (const piece of createReadStream(path, { encoding: 'utf8', highWaterMark: 1 << 18 })) {
+      const [first, ...more] = (begun === undefined ? piece.replace(/^\uFEFF/, '') : piece).split('\n')
+      const last = more.pop()
+      if (last === undefined) {
+        begun = (begun ?? '') + first
+        continue
+      }
+      yield withoutReturn((begun ?? '') + first)
+      for (const line of more) yield withoutReturn(line)
+      begun = last
+    }
+  } catch (cause) {
+    throw unreadable(path, cause as NodeJS.ErrnoException)
+  }
+  if (begun !== undefined && begun !== '') yield withoutReturn(begun)
+}
+
+/** The first bytes of a file, at most so many: what kind of file it is. @throws Error in one sentence when it cannot be read */
+export async function firstBytes(path: string, most: number): Promise<Buffer> {
+  try {
+    const handle = await open(path)
+    try {
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(most), 0, most, 0)
+      return buffer.subarray(0, bytesRead)
+    } finally {
+      await handle.close()
+    }
+  } catch (cause) {
+    throw unreadable(path, cause as NodeJS.ErrnoException)
+  }
+}
+
+function withoutReturn(line: string): string {
+  return line.endsWith('\r') ? line.slice(0, -1) : line
+}
+
+/**
+ * Writes to an open file, gathered: a write of its own for every row would take longer than the rest. What is left is written by `end`.
+ * @param options.length characters that are written at once
+ */
+export function gatheredWrites(
+  handle: Pick<FileHandle, 'writeFile'>,
+  { length: atOnce = 1 << 18 }: { length?: number } = {},
+) {
+  let [texts, length]: [string[], number] = [[], 0]
+  const end = async (): Promise<void> => {
+    const text = texts.join('')
+    ;[texts, length] = [[], 0]
+    if (text !== '') await handle.writeFile(text)
+  }
+  return {
+    add: async (text: string): Promise<void> => {
+      texts.push(text)
+      length += text.length
+      if (length >= atOnce) await end()
+    },
+    end,
   }
 }
 
@@ -59,6 +110,17 @@ export function checked<T>(schema: z.ZodType<T>, { value, where }: { value: unkn
 
 export function firstIssue({ issues: [issue] }: z.ZodError): string {
   return `${issue?.path.join('.') || 'as a whole'}: ${issue?.message}`
+}
+
+/** Makes of a full disk one sentence; other errors stay what they are. */
+export function saidIfFull(error: unknown, { path, kept }: { path: string; kept: string }): unknown {
+  return isFull(error)
+    ? new Error(`Cannot write ${path}: no space left on the device; ${kept}`, { cause: error })
+    : error
+}
+
+export function isFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes((error as NodeJS.ErrnoException | undefined)?.code ?? '')
 }
 
 export function unreadable(path: string, cause: NodeJS.ErrnoException): Error {

@@ -4,34 +4,48 @@
  * Tagging is wink-nlp's: it takes an eighth of a millisecond a caption, other libraries for JavaScript take many times that, and corpora have millions.
  */
 
-import model from 'wink-eng-lite-web-model'
-import winkNLP, { type ItemToken, type ItsFunction } from 'wink-nlp'
+import type { ItemToken, ItsFunction } from 'wink-nlp'
 import { shareOf } from './requests.ts'
 
-const nlp = winkNLP(model, ['sbd', 'pos'])
-/** The package declares them with other arguments than it takes. */
-const [partOfSpeech, lemma] = [nlp.its.pos, nlp.its.lemma] as unknown as [ItsFunction<string>, ItsFunction<string>]
+type TaggedWord = { readonly word: string; readonly tag: string; readonly singular: string }
 
-/** Noun phrases of a caption: adjectives and nouns in a row, without articles and numbers, the last noun in the singular: `red bus`, `bus station`. */
-export function nounPhrases(caption: string): string[] {
-  const words: string[] = []
-  const tags: string[] = []
-  const singular: string[] = []
-  nlp
-    .readDoc(caption.toLowerCase())
-    .tokens()
-    .each((token: ItemToken) => {
-      words.push(token.out())
-      tags.push(token.out(partOfSpeech))
-      singular.push(token.out(lemma))
-    })
+/** Opens the tagger, which takes half a second, only when it is needed. */
+async function openTagger(): Promise<(text: string) => TaggedWord[]> {
+  const [{ default: winkNLP }, { default: model }] = await Promise.all([
+    import('wink-nlp'),
+    import('wink-eng-lite-web-model'),
+  ])
+  const nlp = winkNLP(model, ['sbd', 'pos'])
+  // The package declares them with other arguments than it takes.
+  const [partOfSpeech, lemma] = [nlp.its.pos, nlp.its.lemma] as unknown as [ItsFunction<string>, ItsFunction<string>]
+  return (text) => {
+    const words: TaggedWord[] = []
+    const note = (token: ItemToken) =>
+      void words.push({ word: token.out(), tag: token.out(partOfSpeech), singular: token.out(lemma) })
+    nlp.readDoc(text).tokens().each(note)
+    return words
+  }
+}
+
+/**
+ * A function that gives the noun phrases of a caption: adjectives and nouns in a row, without articles and numbers, the last noun in the singular:
+ * `red bus`, `bus station`.
+ */
+export async function nounPhraseFinder(): Promise<(caption: string) => string[]> {
+  const tagged = await openTagger()
+  return (caption) => phrasesOf(tagged(caption.toLowerCase()))
+}
+
+function phrasesOf(words: readonly TaggedWord[]): string[] {
   const phrases = new Set<string>()
   let begin = 0
   for (let at = 0; at <= words.length; at++) {
-    if (at < words.length && isInside(tags[at])) continue
+    if (isInside(words[at]?.tag)) continue
     let end = at // without adjectives that no noun follows
-    while (end > begin && !isNoun(tags[end - 1])) end -= 1
-    if (end > begin) phrases.add([...words.slice(begin, end - 1), singular[end - 1]].join(' '))
+    while (end > begin && !isNoun(words[end - 1]?.tag)) end -= 1
+    const last = words[end - 1]
+    if (end > begin && last !== undefined)
+      phrases.add([...words.slice(begin, end - 1).map(({ word }) => word), last.singular].join(' '))
     begin = at + 1
   }
   return [...phrases]
@@ -64,6 +78,7 @@ export async function balanceByNounPhrases(
   captions: AsyncIterable<string>,
   { rare, frequent, seed }: BalanceOptions,
 ): Promise<BalanceSummary & { isKept: (caption: number) => boolean }> {
+  const nounPhrases = await nounPhraseFinder()
   const numbers = new Map<string, number>()
   const places: number[][] = [] // by number of the phrase: the captions that have it
   let count = 0

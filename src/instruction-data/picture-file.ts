@@ -1,27 +1,31 @@
 /** Whether the file of a picture is there, lies where it may, and is a picture. */
 
-import { open } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
+import { readImageSize } from '../image/decode.ts'
 import { describeBytes, sniffFormat } from '../image/format.ts'
-import { unreadable } from './lines.ts'
+import { firstBytes } from './lines.ts'
+import type { PictureSize } from './symbolic-picture.ts'
 
 /** Why a picture below the folder `images` cannot be used, in a clause; its first bytes tell whether it is a picture. */
 export async function pictureProblem(image: string, images: string): Promise<string | undefined> {
   const inside = normalize(image)
   if (isAbsolute(inside) || inside.startsWith('..')) return `${image} lies outside of ${images}`
   const path = join(images, inside)
-  const start = Buffer.alloc(1024)
   try {
-    const handle = await open(path)
-    try {
-      const { bytesRead } = await handle.read(start, 0, start.length, 0)
-      const bytes = start.subarray(0, bytesRead)
-      if (sniffFormat(bytes) !== undefined) return undefined
-      return `${path} holds ${bytesRead === 0 ? 'nothing' : describeBytes(bytes)}, expected a picture`
-    } finally {
-      await handle.close()
-    }
+    const bytes = await firstBytes(path, 1024)
+    if (sniffFormat(bytes) !== undefined) return undefined
+    return `${path} holds ${bytes.length === 0 ? 'nothing' : describeBytes(bytes)}, expected a picture`
   } catch (error) {
-    return unreadable(path, error as NodeJS.ErrnoException).message.replace(/^C/, 'c')
+    return error instanceof Error ? error.message.replace(/^C/, 'c') : String(error)
   }
+}
+
+/** The size of a picture below the folder `images`. @throws RangeError that says why the picture cannot be used */
+export async function sizeOfPicture(image: string, images: string): Promise<PictureSize> {
+  const problem = await pictureProblem(image, images)
+  if (problem !== undefined) throw new RangeError(problem)
+  const path = join(images, normalize(image))
+  const size = await readImageSize(path).catch(() => undefined)
+  if (size !== undefined) return size
+  throw new RangeError(`found no width and height in ${path}, expected a complete picture`)
 }

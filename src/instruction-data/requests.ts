@@ -1,7 +1,7 @@
 /** What is asked of a teacher: which type of response for which picture, in which words, under which key. */
 
-import { createHash } from 'node:crypto'
-import { contextForms, type Prompts, type ResponseType, responseTypes } from './prompts.ts'
+import { createHash, type Hash, hash } from 'node:crypto'
+import { contextForms, type Prompt, type Prompts, type ResponseType, responseTypes } from './prompts.ts'
 import { renderContext, type SymbolicPicture } from './symbolic-picture.ts'
 
 export type TeacherMessage = { readonly role: 'system' | 'user' | 'assistant'; readonly content: string }
@@ -61,19 +61,45 @@ export function requestFor(
   task: Task,
   { prompts, settings, round = 0 }: { prompts: Prompts; settings: TeacherSettings; round?: number },
 ): TeacherRequest {
-  const { system, examples } = prompts[task.type]
-  const messages: TeacherMessage[] = [
-    { role: 'system', content: system },
-    ...examples.flatMap(({ context, answer }): TeacherMessage[] => [
+  const { before, hashed } = frameOf(prompts[task.type], { settings, round })
+  const picture: TeacherMessage = { role: 'user', content: renderContext(task.picture, contextForms[task.type]) }
+  const key = hashed
+    .copy()
+    .update(`${JSON.stringify(picture)}]]`)
+    .digest('hex')
+    .slice(0, 32)
+  return { key, task, messages: [...before, picture], settings, round }
+}
+
+/** What all requests with a prompt begin with: their messages, and a hash that has read them. Together they are most of a request. */
+type Frame = { readonly before: readonly TeacherMessage[]; readonly hashed: Hash }
+
+const frames = new WeakMap<Prompt, Map<string, Frame>>()
+
+function frameOf(prompt: Prompt, { settings, round }: { settings: TeacherSettings; round: number }): Frame {
+  const { model, temperature, maxTokens, seed } = settings
+  const name = JSON.stringify([model, temperature, maxTokens, seed, round])
+  const known = frames.get(prompt) ?? new Map<string, Frame>()
+  frames.set(prompt, known)
+  const found = known.get(name)
+  if (found !== undefined) return found
+  const before: TeacherMessage[] = [
+    { role: 'system', content: prompt.system },
+    ...prompt.examples.flatMap(({ context, answer }): TeacherMessage[] => [
       { role: 'user', content: context },
       { role: 'assistant', content: answer },
     ]),
-    { role: 'user', content: renderContext(task.picture, contextForms[task.type]) },
   ]
-  return { key: requestKey({ messages, settings, round }), task, messages, settings, round }
+  // The beginning of `[model, temperature, maxTokens, seed, round, messages]` as JSON; the last message closes both lists.
+  const hashed = createHash('sha256').update(`${name.slice(0, -1)},${JSON.stringify(before).slice(0, -1)},`)
+  known.set(name, { before, hashed })
+  return { before, hashed }
 }
 
-/** 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once. */
+/**
+ * 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once.
+ * `requestFor` comes to the same key without reading again what all requests of a prompt share.
+ */
 export function requestKey({ messages, settings, round }: Omit<ChatRequest, 'key'>): string {
   const { model, temperature, maxTokens, seed } = settings
   return createHash('sha256')
@@ -89,7 +115,7 @@ export function isInShard(id: string, { part, of }: { part: number; of: number }
 
 /** A number in [0, 1) that depends on the text alone. */
 export function shareOf(text: string): number {
-  return createHash('sha256').update(text).digest().readUIntBE(0, 6) / 2 ** 48
+  return Number.parseInt(hash('sha256', text, 'hex').slice(0, 12), 16) / 2 ** 48
 }
 
 /** Several different types, each as likely as its weight says among those that are left. */

@@ -30,6 +30,12 @@ export const symbolicPictureSchema = z.object({
 })
 export type SymbolicPicture = z.infer<typeof symbolicPictureSchema>
 
+/** In pixels. */
+export type PictureSize = { readonly width: number; readonly height: number }
+
+/** A picture in words, or in one sentence what keeps one from being made. */
+export type PictureOrProblem = { readonly picture: SymbolicPicture } | { readonly id: string; readonly problem: string }
+
 /** What the teacher is told: the captions, or captions and boxes. */
 export const contextForms = ['captions', 'captions-and-boxes'] as const
 export type ContextForm = (typeof contextForms)[number]
@@ -44,7 +50,7 @@ const roundingSlack = 1.5
  * A COCO box as shares of the picture.
  * @throws RangeError when it has no area or lies outside of the picture
  */
-export function normalizeBox(bbox: PixelBox, { width, height }: { width: number; height: number }): NormalizedBox {
+export function normalizeBox(bbox: PixelBox, { width, height }: PictureSize): NormalizedBox {
   const [x, y, w, h] = bbox
   const problem = [x, y, w, h].every(Number.isFinite)
     ? w < 0 || h < 0

@@ -59,6 +59,17 @@ describe('validators', () => {
     ],
   ])('fail: %s', (answer, problem) => expect(say(answer)).toContainEqual(problem))
 
+  test('an echo is ten words of the prompt in a row, wherever they stand in it', () => {
+    const { system } = prompts.conversation
+    const words = system.toLowerCase().match(/[a-z]+(?:'[a-z]+)?/g) ?? []
+    const echoes = (answer: readonly string[]) => say(answer.join(' ')).some((one) => one.startsWith('prompt-echo'))
+    for (let at = 0; at + 20 <= words.length; at += 7) {
+      expect(echoes(['There', ...words.slice(at, at + 10)])).toBe(true)
+      expect(echoes([...words.slice(at, at + 9), 'xyz', ...words.slice(at + 9, at + 18)])).toBe(false)
+      expect(echoes(words.slice(at, at + 20).toReversed())).toBe(false) // known words, in another order
+    }
+  })
+
   test('look at the conversation as a whole', () => {
     const asked = (question: string, answer: string) => ({ question, answer })
     expect(problems([asked('What is there?', 'A man.'), asked('what is  there', 'A dog.')])).toEqual([

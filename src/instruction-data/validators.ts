@@ -4,12 +4,18 @@ import type { Prompts } from './prompts.ts'
 import type { Exchange } from './read-answer.ts'
 import type { Task } from './requests.ts'
 
-/** A response that was read, before it becomes a row. */
-export type Draft = {
+/** A response that was read. */
+export type ReadResponse = {
   readonly task: Task
   readonly exchanges: readonly Exchange[]
   /** Why the teacher stopped. */
   readonly finish: string
+}
+
+/** The same before it becomes a row, as validators see it. */
+export type Draft = ReadResponse & {
+  /** The words of each exchange, in lower case. */
+  readonly words: readonly { readonly question: readonly string[]; readonly answer: readonly string[] }[]
 }
 
 export type Validator = {
@@ -20,7 +26,13 @@ export type Validator = {
 
 export type Verdict = { readonly validator: string; readonly problem: string }
 
-export function judge(draft: Draft, validators: readonly Validator[]): Verdict[] {
+export function judge(response: ReadResponse, validators: readonly Validator[]): Verdict[] {
+  if (validators.length === 0) return []
+  const words = response.exchanges.map(({ question, answer }) => ({
+    question: wordsOf(question),
+    answer: wordsOf(answer),
+  }))
+  const draft = { ...response, words }
   return validators.flatMap(({ name, check }) => {
     const problem = check(draft)
     return problem === undefined ? [] : [{ validator: name, problem }]
@@ -66,34 +78,50 @@ const echoedWords = 10
 function echoCheck(prompts: Prompts): Validator['check'] {
   const told = new Map(
     Object.values(prompts).map(({ type, system, examples }) => {
-      const texts = [system, ...examples.map(({ answer }) => answer)]
-      return [type, new Set(texts.flatMap((text) => [...sequences(wordsOf(text))]))]
+      const texts = [system, ...examples.map(({ answer }) => answer)].map(wordsOf)
+      return [type, { words: new Set(texts.flat()), sequences: new Set(texts.flatMap(sequencesIn)) }]
     }),
   )
-  return ({ task, exchanges }) => {
+  return ({ task, words }) => {
     const known = told.get(task.type)
-    for (const { question, answer } of exchanges) {
-      for (const words of task.type === 'detailed-description' ? [answer] : [question, answer]) {
-        for (const sequence of sequences(wordsOf(words)))
-          if (known?.has(sequence)) return `it repeats the prompt: "${sequence}"`
+    if (known === undefined) return undefined
+    for (const { question, answer } of words) {
+      for (const text of task.type === 'detailed-description' ? [answer] : [question, answer]) {
+        const echo = firstEcho(text, known)
+        if (echo !== undefined) return `it repeats the prompt: "${echo}"`
       }
     }
     return undefined
   }
 }
 
-function* sequences(words: readonly string[]): Generator<string> {
-  for (let at = 0; at + echoedWords <= words.length; at++) yield words.slice(at, at + echoedWords).join(' ')
+/** Only where so many words in a row occur in the prompt at all, they are compared as a whole. */
+function firstEcho(
+  text: readonly string[],
+  { words, sequences }: { words: ReadonlySet<string>; sequences: ReadonlySet<string> },
+): string | undefined {
+  let inARow = 0
+  for (const [at, word] of text.entries()) {
+    inARow = words.has(word) ? inARow + 1 : 0
+    if (inARow < echoedWords) continue
+    const sequence = text.slice(at + 1 - echoedWords, at + 1).join(' ')
+    if (sequences.has(sequence)) return sequence
+  }
+  return undefined
+}
+
+function sequencesIn(words: readonly string[]): string[] {
+  return words.slice(echoedWords - 1).map((_, at) => words.slice(at, at + echoedWords).join(' '))
 }
 
 /** Words of an answer: fewest and most. */
 const lengths = { conversation: [1, 300], 'detailed-description': [12, 500], 'complex-reasoning': [4, 500] } as const
 const longestQuestion = 80
 
-function checkLength({ task, exchanges }: Draft): string | undefined {
+function checkLength({ task, words }: Draft): string | undefined {
   const [fewest, most] = lengths[task.type]
-  for (const { question, answer } of exchanges) {
-    const [asked, answered] = [wordsOf(question).length, wordsOf(answer).length]
+  for (const { question, answer } of words) {
+    const [asked, answered] = [question.length, answer.length]
     if (asked < 2 || asked > longestQuestion) return `a question has ${asked} words, expected 2 to ${longestQuestion}`
     if (answered < fewest || answered > most) return `an answer has ${answered} words, expected ${fewest} to ${most}`
   }
@@ -110,24 +138,24 @@ const fewestWordsJudged = 20
 const leastFrequent = 0.2
 const mostForeignLetters = 0.1
 
-function checkLanguage({ exchanges }: Draft): string | undefined {
+function checkLanguage({ exchanges, words: said }: Draft): string | undefined {
   const text = exchanges.map(({ question, answer }) => `${question} ${answer}`).join(' ')
-  const letters = text.match(/\p{L}/gu)?.length ?? 0
   const foreign = text.match(/[^\P{L}\p{Script=Latin}]/gu)?.length ?? 0
+  const letters = foreign === 0 ? 0 : (text.match(/\p{L}/gu)?.length ?? 0)
   if (foreign > mostForeignLetters * letters)
     return `${foreign} of ${letters} letters are not of the Latin alphabet, expected English`
-  const words = wordsOf(text)
+  const words = said.flatMap(({ question, answer }) => [...question, ...answer])
   const share = words.filter((word) => frequent.has(word)).length / words.length
   if (words.length < fewestWordsJudged || share >= leastFrequent) return undefined
   return `${Math.round(share * 100)} % of the words are frequent English ones, expected at least ${leastFrequent * 100} %`
 }
 
-function checkDuplicates({ exchanges }: Draft): string | undefined {
+function checkDuplicates({ exchanges, words }: Draft): string | undefined {
   const asked = new Set<string>()
-  for (const { question } of exchanges) {
-    const words = wordsOf(question).join(' ')
-    if (asked.has(words)) return `a question comes twice: "${question}"`
-    asked.add(words)
+  for (const [index, { question }] of words.entries()) {
+    const text = question.join(' ')
+    if (asked.has(text)) return `a question comes twice: "${exchanges[index]?.question}"`
+    asked.add(text)
   }
   return undefined
 }
@@ -150,17 +178,15 @@ function checkYes({ exchanges }: Draft): string | undefined {
   return yes > mostOnlyYes && no === 0 ? `all ${yes} yes-or-no questions are answered with yes` : undefined
 }
 
+const word = /[\p{L}\d]+(?:'\p{L}+)?/gu
+const firstWord = /[\p{L}\d]+(?:['’]\p{L}+)?/u
+
 /** Answers that begin with yes, and with no. */
 export function countYesNo(exchanges: readonly Exchange[]): { yes: number; no: number } {
-  const first = exchanges.map(({ answer }) => wordsOf(answer)[0])
+  const first = exchanges.map(({ answer }) => firstWord.exec(answer)?.[0].toLowerCase())
   return { yes: first.filter((word) => word === 'yes').length, no: first.filter((word) => word === 'no').length }
 }
 
 function wordsOf(text: string): string[] {
-  return (
-    text
-      .toLowerCase()
-      .replaceAll('’', "'")
-      .match(/[\p{L}\d]+(?:'\p{L}+)?/gu) ?? []
-  )
+  return text.toLowerCase().replaceAll('’', "'").match(word) ?? []
 }

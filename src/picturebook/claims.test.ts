@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { readAnswer } from '../instruction-data/read-answer.ts'
 import { tasksOf } from '../instruction-data/requests.ts'
 import { renderContext, type SymbolicPicture } from '../instruction-data/symbolic-picture.ts'
+import { judge } from '../instruction-data/validators.ts'
 import { captions, describeInDetail } from './captions.ts'
 import { sceneValidator } from './claim-validator.ts'
 import { checkAnswer } from './claims.ts'
@@ -184,7 +185,7 @@ test('the picturebook teacher says nothing that its validator finds wrong', asyn
       }
       const { text, finish } = answer
       const exchanges = readAnswer(task, text)
-      expect(sceneValidator().check({ task, exchanges, finish }), text).toBeUndefined()
+      expect(judge({ task, exchanges, finish }, [sceneValidator()]), text).toEqual([])
       answers += 1
     }
   }
