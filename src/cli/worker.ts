@@ -77,7 +77,8 @@ async function work(
     await serve({ server, workers, begin, options, say, signal: watch.signal, show: progress.show })
   } finally {
     const inFlight = sumOf(workers).inFlight
-    if (watch.signal.aborted && inFlight > 0) say(`Waiting for what is on its way (${inFlight}); a second Ctrl-C gives it up`)
+    if (watch.signal.aborted && inFlight > 0)
+      say(`Waiting for what is on its way (${inFlight}); a second Ctrl-C gives it up`)
     const closed = await Promise.all(workers.map((worker) => worker.close()))
     progress.end()
     server.close()
