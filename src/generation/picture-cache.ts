@@ -57,8 +57,9 @@ export function openPictureCache(
     return join(folder, await own, `${hashOf(key)}.safetensors`)
   }
   const keep = async (key: string, { shape, data }: { shape: readonly [number, number]; data: Float32Array }) => {
-    await writeArray(await path(key), { name, shape, data })
-    await deleteOldest(folder, limit)
+    const file = await path(key)
+    await writeArray(file, { name, shape, data })
+    await deleteOldest(folder, { limit, but: file })
   }
   return {
     async read(key, shape) {
@@ -103,12 +104,13 @@ export async function clearPictureCache(folder: string): Promise<{ count: number
   return counted
 }
 
-async function deleteOldest(folder: string, limit: number): Promise<void> {
+/** The entry that was just written stays, whatever its size and whatever the clock of the disk says. */
+async function deleteOldest(folder: string, { limit, but }: { limit: number; but: string }): Promise<void> {
   const entries = (await entriesOf(folder)).sort((a, b) => b.lastUsed - a.lastUsed)
-  let bytes = 0
-  for (const [index, entry] of entries.entries()) {
+  let bytes = entries.find(({ path }) => path === but)?.bytes ?? 0
+  for (const entry of entries.filter(({ path }) => path !== but)) {
     bytes += entry.bytes
-    if (bytes > limit && index > 0) await rm(entry.path, { force: true }) // the latest stays, whatever its size
+    if (bytes > limit) await rm(entry.path, { force: true })
   }
 }
 
