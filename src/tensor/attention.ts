@@ -179,6 +179,33 @@ export function cachedAttention(
   return { output: half ? cast(mixed, 'float32') : mixed, cache: { key: nextKey, value: nextValue } }
 }
 
+/**
+ * How far each row reaches, as `cachedAttention` wants to be told, from a mask [B, total] (int64) of ones for the tokens that count: those in the cache
+ * and the new ones. Rows may end in zeros; zeros before ones are not known to the cache.
+ */
+export function reachOfMask(mask: Tensor): { lastIndex: Tensor; total: Tensor } {
+  const [batch = 1] = mask.shape
+  const [lastIndex, total] = applyAll({
+    operator: 'reachOfMask',
+    inputs: [mask],
+    outputs: [
+      { dtype: 'int32', shape: [batch] },
+      { dtype: 'int32', shape: [] },
+    ],
+    onnx: (emit, [ones = ''], [last = '', width = '']) => {
+      const [count, before, sizes, columns] = [emit.value(), emit.value(), emit.value(), emit.value()]
+      emit.node('ReduceSum', [ones, emit.integers([1])], [count], { attributes: { keepdims: 0 } })
+      emit.node('Sub', [count, emit.constant('int64', [], BigInt64Array.of(1n))], [before])
+      emit.node('Cast', [before], [last], { attributes: { to: 6 } })
+      emit.node('Shape', [ones], [sizes])
+      emit.node('Gather', [sizes, emit.constant('int64', [], BigInt64Array.of(1n))], [columns])
+      emit.node('Cast', [columns], [width], { attributes: { to: 6 } })
+    },
+  })
+  if (lastIndex === undefined || total === undefined) throw new Error('A mask has no reach')
+  return { lastIndex, total }
+}
+
 const negatives = new WeakMap<Tensor, Tensor>()
 
 /** The negated constant, made once per table so that all layers share it in the file. */
