@@ -12,6 +12,7 @@ import { inferenceBench } from './inference.ts'
 import { type BenchResult, surroundings } from './measure.ts'
 import { precisionBench } from './precision.ts'
 import { trainBench } from './train.ts'
+import { transformersJsBench } from './transformers-js.ts'
 
 type Bench = { readonly about: string; readonly run: (options: { quick: boolean }) => Promise<BenchResult> }
 
@@ -21,6 +22,10 @@ const benches: Readonly<Record<string, Bench>> = {
   conversion: { about: 'memory and time of converting a 7B model, and of opening it again', run: conversionBench },
   inference: { about: 'answering with a 7B model, against the machine and llama.cpp', run: inferenceBench },
   precision: { about: 'what fewer bits per weight do to the answers', run: precisionBench },
+  'transformers-js': {
+    about: 'answering with our export in transformers.js, and without it',
+    run: transformersJsBench,
+  },
   train: { about: 'the whole trainer, against the matmul rate and PyTorch', run: trainBench },
 }
 
