@@ -24,7 +24,7 @@ import {
 } from './stored-weights.ts'
 
 /** Changes with the meaning of the files: what an older release wrote is then not found. */
-const format = 1
+const format = 2
 const weightsFile = 'weights.bin'
 const indexFile = 'index.json'
 

@@ -9,7 +9,7 @@ import { quantizeBlocks, quantizeRows } from '../runtime/quantize.ts'
 import { fromBlocks, fromChannels, parameter, widen } from '../tensor/index.ts'
 
 /** `int8`: a scale per output channel. With a number: a scale for each block of so many numbers of a row. */
-export type WeightForm = 'float32' | 'float16' | 'int8' | 'int8-128' | 'int4-32' | 'int4-128'
+export type WeightForm = 'float32' | 'float16' | 'int8' | 'int8-32' | 'int8-128' | 'int4-32' | 'int4-128'
 
 type StoredType = Extract<ElementType, 'float32' | 'float16' | 'int8' | 'uint8'>
 
@@ -39,6 +39,7 @@ export function partsOf({ name, shape }: NamedShape, form: WeightForm): readonly
 }
 
 const blockFormats = {
+  'int8-32': { bits: 8, block: 32 },
   'int8-128': { bits: 8, block: 128 },
   'int4-32': { bits: 4, block: 32 },
   'int4-128': { bits: 4, block: 128 },

@@ -90,7 +90,7 @@ function relativeError(found: ArrayLike<number>, expected: Float32Array): number
   return Math.sqrt(error / size)
 }
 
-describe.each(['channels', '4 32', '4 128', '8 128'])('a weight stored as %s', (kind) => {
+describe.each(['channels', '4 32', '4 128', '8 32', '8 128'])('a weight stored as %s', (kind) => {
   // 160 is no multiple of 128: the last block of a row is filled up.
   const [out, width] = [48, 160]
   const weight = numbers(out * width, 1)
@@ -207,4 +207,21 @@ describe('codes', () => {
       expect(Number.isFinite(scales[0])).toBe(true)
     }
   })
+})
+
+test('numbers that are large in few channels do not make the others coarse', async () => {
+  const [rows, out, width] = [6, 48, 320]
+  const even = (count: number, seed: number) => numbers(count, seed).map((value) => Math.max(-3, Math.min(3, value)))
+  const { weight, tensors, restored } = stored('channels', even(out * width, 1), [out, width])
+  const x = even(rows * width, 2).map((value, i) => (i % width === 17 || i % width === 200 ? 100 * value : value))
+  const y = await compute(linear(input('x', 'float32', [1, rows, width]), { weight }), {
+    tensors,
+    inputs: { x: residentTensor('float32', [1, rows, width], { data: x }) },
+  })
+  const bias = new Float32Array(out)
+  const rest = x.map((value, i) => (i % width === 17 || i % width === 200 ? 0 : value))
+  // Of what the other channels add up to: with one scale for all channels, each would be off by a whole one.
+  const others = product(rest, restored, { width, bias })
+  const large = product(x.map((value, i) => value - rest[i]!), restored, { width, bias })
+  expect(relativeError((y.data as Float32Array).map((value, i) => value - large[i]!), others)).toBeLessThan(0.02)
 })
