@@ -10,6 +10,7 @@ import { conversionBench } from './conversion.ts'
 import { engineBench } from './engine.ts'
 import { inferenceBench } from './inference.ts'
 import { type BenchResult, surroundings } from './measure.ts'
+import { oneVisionBench } from './onevision.ts'
 import { precisionBench } from './precision.ts'
 import { trainBench } from './train.ts'
 import { transformersJsBench } from './transformers-js.ts'
@@ -21,6 +22,7 @@ const benches: Readonly<Record<string, Bench>> = {
   checkpointing: { about: 'memory and time with inner values kept or computed again', run: checkpointingBench },
   conversion: { about: 'memory and time of converting a 7B model, and of opening it again', run: conversionBench },
   inference: { about: 'answering with a 7B model, against the machine and llama.cpp', run: inferenceBench },
+  onevision: { about: 'answering with the whole of OneVision-0.5B, against llama.cpp', run: oneVisionBench },
   precision: { about: 'what fewer bits per weight do to the answers', run: precisionBench },
   'transformers-js': {
     about: 'answering with our export in transformers.js, and without it',

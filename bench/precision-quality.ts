@@ -19,6 +19,8 @@ export type Said = { readonly logits: readonly Float32Array[]; readonly right: n
 export type Quality = {
   /** Mean Kullback–Leibler divergence of the next-token distribution from that of float32, nats. */
   readonly divergence: number
+  /** Standard error of that mean: most positions cost nothing and a few cost most. */
+  readonly uncertainty: number
   /** Share of positions where the likeliest token is the same. */
   readonly agreement: number
   readonly right: number
@@ -76,16 +78,18 @@ async function ownAnswer(
 export function compare(
   exact: readonly Float32Array[],
   found: readonly Float32Array[],
-): Pick<Quality, 'divergence' | 'agreement'> {
-  let divergence = 0
-  let same = 0
-  for (const [position, logits] of exact.entries()) {
-    const other = found[position] ?? new Float32Array()
-    const [p, q] = [logSoftmax(logits), logSoftmax(other)]
-    for (const [i, value] of p.entries()) divergence += Math.exp(value) * (value - (q[i] ?? Number.NaN))
-    if (greedy(logits) === greedy(other)) same++
-  }
-  return { divergence: Math.max(0, divergence / exact.length), agreement: same / exact.length }
+): Pick<Quality, 'divergence' | 'uncertainty' | 'agreement'> {
+  const count = exact.length
+  const divergences = exact.map((logits, position) => divergenceOf(logits, found[position] ?? new Float32Array()))
+  const same = exact.filter((logits, position) => greedy(logits) === greedy(found[position] ?? new Float32Array()))
+  const mean = divergences.reduce((sum, value) => sum + value, 0) / count
+  const variance = divergences.reduce((sum, value) => sum + (value - mean) ** 2, 0) / count
+  return { divergence: mean, uncertainty: Math.sqrt(variance / count), agreement: same.length / count }
+}
+
+function divergenceOf(exact: Float32Array, found: Float32Array): number {
+  const [p, q] = [logSoftmax(exact), logSoftmax(found)]
+  return p.reduce((sum, value, i) => sum + Math.exp(value) * (value - (q[i] ?? Number.NaN)), 0)
 }
 
 function logSoftmax(logits: Float32Array): Float64Array {

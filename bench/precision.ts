@@ -40,7 +40,7 @@ export async function precisionBench({ quick }: { quick: boolean }): Promise<Ben
     })),
     notes: [
       ...columns.map(({ model }) => `${model.name}: ${model.about}`),
-      'KL: mean over positions of the divergence of the next-token distribution from that of float32; same token: positions where the likeliest token is the same; right: questions answered rightly.',
+      'KL: mean over positions, with its standard error, of the divergence of the next-token distribution from that of float32; same token: positions where the likeliest token is the same; right: questions answered rightly.',
       'Prompts are read at once and answers token by token, as in use, so mixed reads prompts in int8 and answers in int4-128.',
       `auto takes ${automatic.join(' and ')}, ${choosePrecision(llava7B(), { memory: 24e9 }).precision} for LLaVA-1.5-7B in 24 GB.`,
       'absent' in server
@@ -51,9 +51,14 @@ export async function precisionBench({ quick }: { quick: boolean }): Promise<Ben
       columns.map(({ model, rows }) => [
         model.name,
         Object.fromEntries(
-          [...rows].map(([name, { divergence, agreement, right, asked }]) => [
+          [...rows].map(([name, { divergence, uncertainty, agreement, right, asked }]) => [
             name,
-            { kl: rounded(divergence), same_token: rounded(agreement, 5), ...(asked > 0 && { right, asked }) },
+            {
+              kl: rounded(divergence),
+              kl_error: rounded(uncertainty, 2),
+              same_token: rounded(agreement, 5),
+              ...(asked > 0 && { right, asked }),
+            },
           ]),
         ),
       ]),
@@ -63,11 +68,11 @@ export async function precisionBench({ quick }: { quick: boolean }): Promise<Ben
 
 function cells({ name }: PrecisionModel, quality: Quality | undefined): [string, string][] {
   if (quality === undefined) return []
-  const { divergence, agreement, right, asked } = quality
+  const { divergence, uncertainty, agreement, right, asked } = quality
   return [
-    [`${name}: KL, nats`, divergence.toExponential(2)],
-    ['same token, %', (100 * agreement).toFixed(1)],
-    ...(asked > 0 ? [['right', `${right} of ${asked}`] as [string, string]] : []),
+    [`${name}: KL, nats`, `${divergence.toExponential(2)} ± ${uncertainty.toExponential(0)}`],
+    [`${name}: same token, %`, (100 * agreement).toFixed(1)],
+    ...(asked > 0 ? [[`${name}: right`, `${right} of ${asked}`] as [string, string]] : []),
   ]
 }
 
