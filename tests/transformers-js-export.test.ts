@@ -54,7 +54,9 @@ test('a picture and a question through its three sessions answer as here', { tim
 
   const empty = decoder.inputNames.filter((name) => name.startsWith('past_key_values.'))
   const { num_key_value_heads: heads, head_dim: size } = json('config.json').text_config
-  let cache: Record<string, Tensor> = Object.fromEntries(empty.map((name) => [name, new Tensor('float32', [], [1, heads, 0, size])]))
+  let cache: Record<string, Tensor> = Object.fromEntries(
+    empty.map((name) => [name, new Tensor('float32', [], [1, heads, 0, size])]),
+  )
   let inputs: Tensor = new Tensor('float32', merged, embeddings.dims)
   const tokens: number[] = []
   while (tokens.length < expected.length) {

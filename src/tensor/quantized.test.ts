@@ -222,6 +222,15 @@ test('numbers that are large in few channels do not make the others coarse', asy
   const rest = x.map((value, i) => (i % width === 17 || i % width === 200 ? 0 : value))
   // Of what the other channels add up to: with one scale for all channels, each would be off by a whole one.
   const others = product(rest, restored, { width, bias })
-  const large = product(x.map((value, i) => value - rest[i]!), restored, { width, bias })
-  expect(relativeError((y.data as Float32Array).map((value, i) => value - large[i]!), others)).toBeLessThan(0.02)
+  const large = product(
+    x.map((value, i) => value - rest[i]!),
+    restored,
+    { width, bias },
+  )
+  expect(
+    relativeError(
+      (y.data as Float32Array).map((value, i) => value - large[i]!),
+      others,
+    ),
+  ).toBeLessThan(0.02)
 })
