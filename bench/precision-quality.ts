@@ -9,6 +9,7 @@ import {
   readToken,
   rewind,
 } from '../src/generation/context.ts'
+import type { CacheType } from '../src/generation/kv-cache.ts'
 import type { Precision } from '../src/generation/precision.ts'
 import { greedy } from '../src/generation/sampling.ts'
 import type { PrecisionModel, Sequence } from './precision-models.ts'
@@ -32,9 +33,9 @@ const longestAnswer = 60
 /** Prompts are read at once and answers token by token, as in use. */
 export async function ask(
   { config, weights, sequences, stopTokens }: Pick<PrecisionModel, 'config' | 'weights' | 'sequences' | 'stopTokens'>,
-  precision: Precision,
+  { precision, cacheType = 'float32' }: { precision: Precision; cacheType?: CacheType },
 ): Promise<Said> {
-  const model = await compileModel({ config, weights }, { precision, threads: 1 })
+  const model = await compileModel({ config, weights }, { precision, cacheType, threads: 1 })
   const logits: Float32Array[] = []
   let [right, asked] = [0, 0]
   for (const sequence of sequences) {

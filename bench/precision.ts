@@ -41,6 +41,7 @@ export async function precisionBench({ quick }: { quick: boolean }): Promise<Ben
     notes: [
       ...columns.map(({ model }) => `${model.name}: ${model.about}`),
       'KL: mean over positions, with its standard error, of the divergence of the next-token distribution from that of float32; same token: positions where the likeliest token is the same; right: questions answered rightly.',
+      'The KV cache is float32 but where it is named.',
       'Prompts are read at once and answers token by token, as in use, so mixed reads prompts in int8 and answers in int4-128.',
       `auto takes ${automatic.join(' and ')}, ${choosePrecision(llava7B(), { memory: 24e9 }).precision} for LLaVA-1.5-7B in 24 GB.`,
       'absent' in server
@@ -92,7 +93,7 @@ async function measure(
     },
   )
   let reference: ReturnType<typeof ask> | undefined
-  const exact = () => (reference ??= ask(model, 'f32'))
+  const exact = () => (reference ??= ask(model, { precision: 'f32' }))
   const measured = new Map<string, Quality>()
   const row = async (
     name: string,
@@ -106,7 +107,9 @@ async function measure(
     say(cells(model, quality).reduce((line, [key, value]) => `${line}  ${key} ${value}`, name))
   }
   await row('f32', exact)
-  for (const precision of ours) await row(precision, () => ask(model, precision))
+  for (const precision of ours) await row(precision, () => ask(model, { precision }))
+  for (const cacheType of ['float16', 'int8'] as const)
+    await row(`f32, cache ${cacheType}`, () => ask(model, { precision: 'f32', cacheType }))
   const server = llamaServer()
   for (const dtype of formats) {
     const program = 'absent' in server ? undefined : server.program
@@ -114,7 +117,7 @@ async function measure(
       await row(`llama.cpp ${dtype}`, async () => ({ logits: await askLlama(program, model, { dtype }) }))
     else
       await row(`${dtype} (rule)`, () =>
-        ask({ ...model, weights: dtype === 'Q8_0' ? asQ8(model.weights) : asQ4(model.weights) }, 'f32'),
+        ask({ ...model, weights: dtype === 'Q8_0' ? asQ8(model.weights) : asQ4(model.weights) }, { precision: 'f32' }),
       )
   }
   return measured

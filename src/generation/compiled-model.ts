@@ -18,9 +18,10 @@ import type { WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Tensor, writeOnnx } from '../tensor/index.ts'
+import { type CacheScales, findScales, firstScales } from './cache-scales.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { joined } from './joined.ts'
-import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
+import { allocateCache, type CacheMemory, type CacheType, disposeCache, longestContext } from './kv-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
@@ -42,6 +43,8 @@ export type CompiledModel = {
   /** Bytes set aside for the KV cache, and how its numbers are kept. */
   readonly contextMemory: number
   readonly cacheType: CacheType
+  /** Of a KV cache in 8 bits; none otherwise. */
+  readonly cacheScales: CacheScales
   /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
 }
@@ -107,7 +110,39 @@ export async function compileSupplied(
     throw failed?.reason
   }
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
-  return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
+  const cacheScales = cacheType === 'int8' ? firstScales(config.language) : {}
+  const sessions = { encode, arrange, prefill, step }
+  const model: CompiledModel = { ...parts, context, sessions, cacheScales, recentPictures: new Map() }
+  if (cacheType === 'int8') await fitScales(model, { signal })
+  return model
+}
+
+async function fitScales(model: CompiledModel, limits: RunLimits): Promise<void> {
+  const { config, sessions, cacheScales } = model
+  const { language } = config
+  try {
+    await findScales(cacheScales, {
+      language,
+      async read({ ids, fetch }) {
+        const cache = allocateCache(language, { capacity: ids.length, type: 'int8' })
+        const text = promptInputs(config, { ids, pictures: [], past: 0 })
+        try {
+          return await runLanguageModel(sessions.prefill, {
+            inputs: { ...text, ...cacheScales },
+            cache,
+            fetch,
+            ...limits,
+          })
+        } finally {
+          Object.values(text).forEach(disposeTensor)
+          disposeCache(cache)
+        }
+      },
+    })
+  } catch (error) {
+    await disposeModel(model)
+    throw error
+  }
 }
 
 /** The weights as the graph of a role gets them. */
@@ -157,9 +192,10 @@ function disposeWeights(weights: SuppliedWeights): void {
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
+export async function disposeModel({ sessions, weights, cacheScales }: CompiledModel): Promise<void> {
   await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
   disposeWeights(weights)
+  Object.values(cacheScales).forEach(disposeTensor)
 }
 
 /** A picture's visual tokens [M, D] and where they stand. */
@@ -175,38 +211,38 @@ export type Prefill = {
 
 /** Reads tokens into the cache, after those that are in it: the logits [V] of what follows the last one. */
 export async function prefill(
-  { config, sessions }: CompiledModel,
-  { ids, pictures, cache, past }: Prefill,
+  { config, sessions, cacheScales }: CompiledModel,
+  { cache, ...given }: Prefill,
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.prefill, {
-    inputs: {
-      ...sequenceInputs(config, { ids, pictures }),
-      lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(ids.length - 1)) }),
-      ...reach([past + ids.length]),
-    },
-    cache,
-    signal,
-  })
+  return logitsOf(sessions.prefill, { inputs: promptInputs(config, given), scales: cacheScales, cache, signal })
+}
+
+function promptInputs(
+  config: LlavaConfig,
+  { ids, pictures, past }: Omit<Prefill, 'cache'>,
+): Record<string, ResidentTensor> {
+  return {
+    ...sequenceInputs(config, { ids, pictures }),
+    lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(ids.length - 1)) }),
+    ...reach([past + ids.length]),
+  }
 }
 
 /** One more token per row: `ids` [B] follow `past` [B] tokens in the cache → logits [B, V], row after row. */
 export async function step(
-  { config, sessions }: CompiledModel,
+  { config, sessions, cacheScales }: CompiledModel,
   { ids, past, cache }: { ids: readonly number[]; past: readonly number[]; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.step, {
-    inputs: {
-      ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
-      visualTokens: residentTensor('float32', [0, config.language.width]),
-      places: residentTensor('int64', [0]),
-      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
-      ...reach(past.map((length) => length + 1)),
-    },
-    cache,
-    signal,
-  })
+  const inputs = {
+    ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
+    visualTokens: residentTensor('float32', [0, config.language.width]),
+    places: residentTensor('int64', [0]),
+    lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
+    ...reach(past.map((length) => length + 1)),
+  }
+  return logitsOf(sessions.step, { inputs, scales: cacheScales, cache, signal })
 }
 
 /** A sequence [1, L] and the visual tokens [M, D] of its pictures, as `mergedSequence` takes them. */
@@ -232,21 +268,33 @@ function reach(lengths: readonly number[]): Record<'lastIndex' | 'total', Reside
   }
 }
 
+type LanguageCall = RunLimits & { readonly inputs: Record<string, ResidentTensor>; readonly cache: CacheMemory }
+
+/** Runs the language model once and frees the inputs. */
+async function logitsOf(
+  session: Session,
+  { inputs, scales, ...call }: LanguageCall & { scales: CacheScales },
+): Promise<Float32Array> {
+  try {
+    return take(
+      await runLanguageModel(session, { inputs: { ...inputs, ...scales }, fetch: ['logits'], ...call }),
+      'logits',
+    )
+  } finally {
+    Object.values(inputs).forEach(disposeTensor)
+  }
+}
+
 async function runLanguageModel(
   session: Session,
-  { inputs, cache, signal }: { inputs: Record<string, ResidentTensor>; cache: CacheMemory } & RunLimits,
-): Promise<Float32Array> {
+  { inputs, cache, fetch, signal }: LanguageCall & { fetch: readonly string[] },
+): Promise<Record<string, ResidentTensor>> {
   const memory = cache.blocks.flatMap(({ key, value }, block) => [
     [cacheName('key', block), key] as const,
     [cacheName('value', block), value] as const,
   ])
   const outputs = Object.fromEntries(memory.map(([name, tensor]) => [`next:${name}`, tensor]))
-  try {
-    const options = { outputs, fetch: ['logits'], signal }
-    return take(await run(session, { ...inputs, ...Object.fromEntries(memory) }, options), 'logits')
-  } finally {
-    Object.values(inputs).forEach(disposeTensor)
-  }
+  return run(session, { ...inputs, ...Object.fromEntries(memory) }, { outputs, fetch, signal })
 }
 
 /** An output's numbers; its tensor is freed. */

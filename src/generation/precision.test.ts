@@ -138,6 +138,31 @@ test('a cache of float16 holds what one of float32 holds, to the rounding of its
   await disposeModel(plain)
 })
 
+test('a cache of int8 holds what one of float32 holds, to 8 bits of the largest number of each channel', async () => {
+  const weights = randomWeights(config)
+  const coded = await compileModel({ config, weights }, { threads: 1, cacheType: 'int8' })
+  const plain = await compileModel({ config, weights }, { threads: 1, cacheType: 'float32' })
+  const error = relativeError(await logitsOf(coded), await logitsOf(plain))
+  expect(error).toBeGreaterThan(0)
+  expect(error).toBeLessThan(0.04) // steps of a 50th of the largest number
+
+  // The scales leave room for what the prompt of the test holds, and not much more.
+  const context = openContext(coded)
+  await readPrompt(context, promptOf(config))
+  for (const [block, { key, value }] of (context.cache?.blocks ?? []).entries()) {
+    for (const [kind, codes] of [
+      ['key', key],
+      ['value', value],
+    ] as const) {
+      const sizes = [...codes.data].map(Math.abs)
+      expect(Math.max(...sizes), `${kind}s of block ${block}`).toBeGreaterThan(25)
+      expect(sizes.filter((size) => size >= 127).length / sizes.length).toBeLessThan(0.01)
+    }
+  }
+  closeContext(context)
+  for (const model of [coded, plain]) await disposeModel(model)
+})
+
 describe('choosing', () => {
   const large = llava7B()
 
