@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { exportForTransformersJs } from '../src/generation/export-transformers-js.ts'
 import { greedy } from '../src/generation/sampling.ts'
 import { askHere, picturebook } from './ask-here.ts'
-import { tinySiglipConfig, writeTinyModel } from './tiny-model.ts'
+import { tinyConfig, tinySiglipConfig, writeTinyModel } from './tiny-model.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'llava-transformers-js-'))
 const folder = join(root, 'exported')
@@ -95,4 +95,14 @@ test('SigLIP with Qwen2 and a tied head: every graph has its own weights; an exp
   expect(json('config.json', out)).toMatchObject({ model_type: 'llava', text_config: { model_type: 'qwen2' } })
   await expect(exportForTransformersJs(model, { from: picturebook })).rejects.toThrow('Cannot write folder')
   expect(readdirSync(root).sort()).toEqual(['exported', 'siglip', 'siglip-exported'])
+})
+
+test('a model that looks at tiles is refused, and nothing is written', async () => {
+  const model = join(root, 'tiled')
+  const tiles = { resolutions: [{ width: 16, height: 8 }], unpadding: 'rounded' as const }
+  await writeTinyModel(model, { config: tinyConfig({ tiles }) })
+  await expect(exportForTransformersJs(join(root, 'refused'), { from: model })).rejects.toThrow(
+    /^Cannot export for transformers.js: the model looks at pictures in tiles, expected one view per picture$/,
+  )
+  expect(readdirSync(root)).not.toContain('refused')
 })

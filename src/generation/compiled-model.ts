@@ -20,10 +20,9 @@ import { createSession, disposeSession, run, type Session } from '../runtime/ses
 import { type Tensor, writeOnnx } from '../tensor/index.ts'
 import { type CacheScales, findScales, firstScales } from './cache-scales.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
-import { joined } from './joined.ts'
 import { allocateCache, type CacheMemory, type CacheType, disposeCache, longestContext } from './kv-cache.ts'
+import { type EncodedPicture, promptInputs, stepInputs } from './language-inputs.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
-import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { weightsIn } from './weight-forms.ts'
 
@@ -198,9 +197,6 @@ export async function disposeModel({ sessions, weights, cacheScales }: CompiledM
   Object.values(cacheScales).forEach(disposeTensor)
 }
 
-/** A picture's visual tokens [M, D] and where they stand. */
-export type EncodedPicture = Pick<PromptPicture, 'start' | 'length'> & { readonly visualTokens: Float32Array }
-
 /** Tokens that follow those in a cache of one row. */
 export type Prefill = {
   readonly ids: Int32Array // [L], with a placeholder per visual token
@@ -218,54 +214,14 @@ export async function prefill(
   return logitsOf(sessions.prefill, { inputs: promptInputs(config, given), scales: cacheScales, cache, signal })
 }
 
-function promptInputs(
-  config: LlavaConfig,
-  { ids, pictures, past }: Omit<Prefill, 'cache'>,
-): Record<string, ResidentTensor> {
-  return {
-    ...sequenceInputs(config, { ids, pictures }),
-    lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(ids.length - 1)) }),
-    ...reach([past + ids.length]),
-  }
-}
-
 /** One more token per row: `ids` [B] follow `past` [B] tokens in the cache → logits [B, V], row after row. */
 export async function step(
   { config, sessions, cacheScales }: CompiledModel,
   { ids, past, cache }: { ids: readonly number[]; past: readonly number[]; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  const inputs = {
-    ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
-    visualTokens: residentTensor('float32', [0, config.language.width]),
-    places: residentTensor('int64', [0]),
-    lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
-    ...reach(past.map((length) => length + 1)),
-  }
+  const inputs = stepInputs(config, { ids, past })
   return logitsOf(sessions.step, { inputs, scales: cacheScales, cache, signal })
-}
-
-/** A sequence [1, L] and the visual tokens [M, D] of its pictures, as `mergedSequence` takes them. */
-export function sequenceInputs(
-  { language }: LlavaConfig,
-  { ids, pictures }: { ids: Int32Array; pictures: readonly EncodedPicture[] },
-): Record<'ids' | 'visualTokens' | 'places', ResidentTensor> {
-  const tokens = joined(pictures.map(({ visualTokens }) => visualTokens)) // [M, D]
-  const places = placesOf(pictures)
-  return {
-    // A placeholder need not be a token of the vocabulary: what is looked up for it gives way to the picture.
-    ids: residentTensor('int64', [1, ids.length], { data: BigInt64Array.from(ids, (id) => BigInt(Math.max(0, id))) }),
-    visualTokens: residentTensor('float32', [places.length, language.width], { data: tokens }),
-    places: residentTensor('int64', [places.length], { data: places }),
-  }
-}
-
-/** How far each row reaches after a call, as `cachedAttention` wants to be told. */
-function reach(lengths: readonly number[]): Record<'lastIndex' | 'total', ResidentTensor> {
-  return {
-    lastIndex: residentTensor('int32', [lengths.length], { data: Int32Array.from(lengths, (length) => length - 1) }),
-    total: residentTensor('int32', [], { data: Int32Array.of(Math.max(...lengths)) }),
-  }
 }
 
 type LanguageCall = RunLimits & { readonly inputs: Record<string, ResidentTensor>; readonly cache: CacheMemory }

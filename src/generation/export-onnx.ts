@@ -12,7 +12,7 @@ import { openWeightReader } from '../checkpoint/weight-reader.ts'
 import { type LlavaConfig, toHuggingFaceConfig } from '../model/config.ts'
 import { type GraphValue, type OnnxGraph, writeOnnx } from '../tensor/index.ts'
 import { modelGraphs } from './graphs.ts'
-import { filesOf, placeOf, placeWeights, writeWeights } from './onnx-weights.ts'
+import { filesOf, type OnnxExport, placeOf, placeWeights, writeWeights } from './onnx-weights.ts'
 
 const descriptionFile = 'llava.json'
 
@@ -38,18 +38,7 @@ const conventions = {
  * preprocessing files into a new folder; an earlier export there is replaced. One tensor is in memory at a time.
  * Errors: `Error` for a folder of other things, those of `openWeightReader`.
  */
-export async function exportOnnx(
-  folder: string,
-  {
-    from,
-    signal,
-    onProgress,
-  }: {
-    from: string
-    signal?: AbortSignal | undefined
-    onProgress?: ((progress: { done: number; total: number }) => void) | undefined
-  },
-): Promise<void> {
+export async function exportOnnx(folder: string, { from, signal, onProgress }: OnnxExport): Promise<void> {
   const config = await loadConfig(from)
   const companions = await readCompanionFiles(from)
   const weights = await openWeightReader(from, config)

@@ -17,7 +17,7 @@ import { project } from '../model/projector.ts'
 import { patchFeatures } from '../model/vision-encoder.ts'
 import { parameters } from '../model/weights.ts'
 import { input, lastPositions, reachOfMask, type Tensor, writeOnnx } from '../tensor/index.ts'
-import { filesOf, type Place, placeOf, placeWeights, writeWeights } from './onnx-weights.ts'
+import { filesOf, type OnnxExport, type Place, placeOf, placeWeights, writeWeights } from './onnx-weights.ts'
 
 /** What such a folder holds, and nothing else: one with other weights is somebody's model. */
 const ours: readonly string[] = ['onnx', 'config.json', ...companionFiles]
@@ -28,18 +28,7 @@ type Graphs = Readonly<Record<string, Readonly<Record<string, Tensor>>>>
  * Writes the folder; an earlier export there is replaced. Weights are float32; one tensor is in memory at a time.
  * Errors: `Error` for a model with tiles, which transformers.js does not arrange, and for a folder of other things; those of `openWeightReader`.
  */
-export async function exportForTransformersJs(
-  folder: string,
-  {
-    from,
-    signal,
-    onProgress,
-  }: {
-    from: string
-    signal?: AbortSignal | undefined
-    onProgress?: ((progress: { done: number; total: number }) => void) | undefined
-  },
-): Promise<void> {
+export async function exportForTransformersJs(folder: string, { from, signal, onProgress }: OnnxExport): Promise<void> {
   const config = await loadConfig(from)
   if (config.tiles !== undefined) {
     throw new Error(

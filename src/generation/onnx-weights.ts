@@ -9,6 +9,12 @@ import type { WeightReader } from '../checkpoint/weight-reader.ts'
 const alignment = 4096 // runtimes map the file by pages
 const largestFile = 2 ** 30 // what a page can hold in one buffer everywhere
 
+export type OnnxExport = {
+  readonly from: string // model folder
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((progress: { done: number; total: number }) => void) | undefined // weights
+}
+
 /** A file beside the graphs, and a stretch of it in bytes. */
 export type Place = { readonly location: string; readonly offset: number; readonly length: number }
 
