@@ -8,6 +8,7 @@ const types = {
   F32: { code: 0, numbers: 1, bytes: 4 },
   F16: { code: 1, numbers: 1, bytes: 2 },
   Q4_0: { code: 2, numbers: 32, bytes: 18 },
+  Q8_0: { code: 8, numbers: 32, bytes: 34 },
   Q6_K: { code: 14, numbers: 256, bytes: 210 },
 } as const
 
@@ -23,43 +24,53 @@ type Value =
 
 const alignment = 32
 
-/** The language model: Q4_0, its head Q6_K, as llama-quantize makes it. */
+/** The language model: Q4_0, its head Q6_K where rows allow, as llama-quantize makes it. */
 export async function writeLanguageGguf(path: string, { language }: LlavaConfig): Promise<void> {
-  const { width: D, mlpWidth: M, depth, heads, keyValueHeads, headSize: H, vocabulary: V } = language
+  const { kind, width: D, mlpWidth: M, depth, heads, keyValueHeads, headSize: H, vocabulary: V } = language
+  const architecture = kind === 'qwen2' ? 'qwen2' : 'llama'
   const matrix = (name: string, width: number, out: number): GgufTensor => ({ name, type: 'Q4_0', shape: [width, out] })
   const norm = (name: string): GgufTensor => ({ name, type: 'F32', shape: [D] })
+  const biases = (n: number): GgufTensor[] =>
+    ['q', 'k', 'v'].map((part) => ({
+      name: `blk.${n}.attn_${part}.bias`,
+      type: 'F32',
+      shape: [(part === 'q' ? heads : keyValueHeads) * H],
+    }))
   const blocks = Array.from({ length: depth }, (_, n) => [
     norm(`blk.${n}.attn_norm.weight`),
     matrix(`blk.${n}.attn_q.weight`, D, heads * H),
     matrix(`blk.${n}.attn_k.weight`, D, keyValueHeads * H),
     matrix(`blk.${n}.attn_v.weight`, D, keyValueHeads * H),
+    ...(language.attentionBias ? biases(n) : []),
     matrix(`blk.${n}.attn_output.weight`, heads * H, D),
     norm(`blk.${n}.ffn_norm.weight`),
     matrix(`blk.${n}.ffn_gate.weight`, D, M),
     matrix(`blk.${n}.ffn_up.weight`, D, M),
     matrix(`blk.${n}.ffn_down.weight`, M, D),
   ])
-  const tensors = [
-    matrix('token_embd.weight', D, V),
+  // Rows of Q6_K are whole blocks of 256 numbers; llama-quantize takes Q8_0 for others, and a tied head is the token embedding.
+  const head = { type: D % 256 === 0 ? 'Q6_K' : 'Q8_0', shape: [D, V] } as const
+  const tensors: GgufTensor[] = [
+    language.tiedHead ? { name: 'token_embd.weight', ...head } : matrix('token_embd.weight', D, V),
     ...blocks.flat(),
     norm('output_norm.weight'),
-    { name: 'output.weight', type: 'Q6_K', shape: [D, V] } as const,
+    ...(language.tiedHead ? [] : [{ name: 'output.weight', ...head }]),
   ]
   const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`)
   const words = Array.from({ length: V - 259 }, (_, i) => `▁w${i}`)
   await writeGguf(path, {
     tensors,
     metadata: {
-      'general.architecture': 'llama',
-      'llama.context_length': language.context,
-      'llama.embedding_length': D,
-      'llama.block_count': depth,
-      'llama.feed_forward_length': M,
-      'llama.attention.head_count': heads,
-      'llama.attention.head_count_kv': keyValueHeads,
-      'llama.attention.layer_norm_rms_epsilon': { float: language.normEpsilon },
-      'llama.rope.dimension_count': H,
-      'llama.vocab_size': V,
+      'general.architecture': architecture,
+      [`${architecture}.context_length`]: language.context,
+      [`${architecture}.embedding_length`]: D,
+      [`${architecture}.block_count`]: depth,
+      [`${architecture}.feed_forward_length`]: M,
+      [`${architecture}.attention.head_count`]: heads,
+      [`${architecture}.attention.head_count_kv`]: keyValueHeads,
+      [`${architecture}.attention.layer_norm_rms_epsilon`]: { float: language.normEpsilon },
+      [`${architecture}.rope.dimension_count`]: H,
+      [`${architecture}.vocab_size`]: V,
       'tokenizer.ggml.model': 'llama',
       'tokenizer.ggml.tokens': ['<unk>', '<s>', '</s>', ...bytes, ...words],
       'tokenizer.ggml.scores': { float: Array.from({ length: V }, (_, i) => -i) },
@@ -79,12 +90,13 @@ export async function writeVisionGguf(path: string, config: LlavaConfig): Promis
   ]
   const norm = (name: string): GgufTensor[] =>
     ['weight', 'bias'].map((part) => ({ name: `${name}.${part}`, type: 'F32', shape: [C] }))
-  const positions = (imageSide / patch) ** 2 + 1
+  const positions = Math.floor(imageSide / patch) ** 2 + (vision.classToken ? 1 : 0)
   const tensors: GgufTensor[] = [
-    { name: 'v.class_embd', type: 'F32', shape: [C] },
+    ...(vision.classToken ? [{ name: 'v.class_embd', type: 'F32', shape: [C] } as const] : []),
     { name: 'v.patch_embd.weight', type: 'F16', shape: [patch, patch, 3, C] },
+    ...(vision.patchBias ? [{ name: 'v.patch_embd.bias', type: 'F32', shape: [C] } as const] : []),
     { name: 'v.position_embd.weight', type: 'F32', shape: [C, positions] },
-    ...norm('v.pre_ln'),
+    ...(vision.preNorm ? norm('v.pre_ln') : []),
     ...Array.from({ length: blocks }, (_, n) => [
       ...norm(`v.blk.${n}.ln1`),
       ...['attn_q', 'attn_k', 'attn_v', 'attn_out'].flatMap((part) => affine(`v.blk.${n}.${part}`, C, C)),
@@ -101,7 +113,7 @@ export async function writeVisionGguf(path: string, config: LlavaConfig): Promis
       'general.architecture': 'clip',
       'clip.has_vision_encoder': true,
       'clip.projector_type': 'mlp',
-      'clip.use_gelu': false,
+      'clip.use_gelu': vision.activation !== 'quick_gelu',
       'clip.vision.image_size': imageSide,
       'clip.vision.patch_size': patch,
       'clip.vision.embedding_length': C,
@@ -170,7 +182,7 @@ function pattern(type: TypeName): Buffer {
   for (let at = 0; at < buffer.length; at += bytes) {
     if (type === 'F32') buffer.writeFloatLE(0.02 * Math.sin(at), at)
     else if (type === 'F16') buffer.writeUInt16LE(small + ((at >> 3) & 0x3ff) + (at & 2 ? 0x8000 : 0), at)
-    else if (type === 'Q4_0') buffer.writeUInt16LE(small, at)
+    else if (type === 'Q4_0' || type === 'Q8_0') buffer.writeUInt16LE(small, at)
     else buffer.writeUInt16LE(0x0c00, at + bytes - 2)
   }
   patterns.set(type, buffer)

@@ -75,7 +75,8 @@ async function inferenceRun(
   }
 }
 
-function stopwatch(): () => OpeningTime {
+/** Tells each time how long it has run, by the clock and in processor time. */
+export function stopwatch(): () => OpeningTime {
   const [start, used] = [performance.now(), process.cpuUsage()]
   return () => {
     const { user, system } = process.cpuUsage(used)
@@ -83,7 +84,7 @@ function stopwatch(): () => OpeningTime {
   }
 }
 
-async function measureSingle(model: CompiledModel, rounds: number) {
+export async function measureSingle(model: CompiledModel, rounds: number) {
   const { config } = model
   const pixels = (seed: number) =>
     Float32Array.from({ length: 3 * config.vision.imageSide ** 2 }, (_, i) => ((i * 31 + seed) % 255) / 127 - 1)
@@ -118,7 +119,7 @@ async function measureSingle(model: CompiledModel, rounds: number) {
 }
 
 /** Steps of eight conversations, each with a short text behind it. */
-async function measureBatch(model: CompiledModel) {
+export async function measureBatch(model: CompiledModel) {
   const { config } = model
   const batch = openBatch({ ...model, contextMemory: Number.MAX_SAFE_INTEGER }, { rows: batchRows })
   const contexts = Array.from({ length: batchRows }, () => openRow(batch))
@@ -155,7 +156,7 @@ function preparedPixels(data: Float32Array, config: LlavaConfig): PreparedPictur
 }
 
 /** Random codes with scales that keep activations near 1. Speed does not depend on what the weights are. */
-async function writeRandomWeights(
+export async function writeRandomWeights(
   path: string,
   { config, precision }: { config: LlavaConfig; precision: Precision },
 ): Promise<PlacedPart[]> {

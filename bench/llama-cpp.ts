@@ -24,7 +24,7 @@ export type LlamaCpp = {
 }
 
 const picture = fileURLToPath(new URL('../fixtures/image/plain.jpg', import.meta.url))
-const port = 18_473
+export const port = 18_473
 
 /** Undefined, with the reason, where the programs are not there. */
 export async function openLlamaCpp(config: LlavaConfig): Promise<LlamaCpp | { absent: string }> {
@@ -86,7 +86,8 @@ async function serve(
   }
 }
 
-async function untilReady(server: ChildProcess): Promise<void> {
+/** Waits until a server that was started on `port` answers. */
+export async function untilReady(server: ChildProcess): Promise<void> {
   for (let tries = 0; tries < 600; tries++) {
     if (server.exitCode !== null) throw new Error(`llama-server ended with code ${server.exitCode}`)
     const health = await fetch(`http://127.0.0.1:${port}/health`).catch(() => undefined)

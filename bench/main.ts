@@ -12,8 +12,10 @@ import { engineBench } from './engine.ts'
 import { inferenceBench } from './inference.ts'
 import { instructionDataBench } from './instruction-data.ts'
 import { type BenchResult, surroundings } from './measure.ts'
+import { oneVisionBench } from './onevision.ts'
 import { precisionBench } from './precision.ts'
 import { trainBench } from './train.ts'
+import { transformersJsBench } from './transformers-js.ts'
 
 type BenchOptions = { readonly quick: boolean; readonly rows: number | undefined }
 type Bench = { readonly about: string; readonly run: (options: BenchOptions) => Promise<BenchResult> }
@@ -27,7 +29,12 @@ const benches: Readonly<Record<string, Bench>> = {
     about: 'instruction data from COCO files: time a row apart from the teacher, and memory',
     run: instructionDataBench,
   },
+  onevision: { about: 'answering with the whole of OneVision-0.5B, against llama.cpp', run: oneVisionBench },
   precision: { about: 'what fewer bits per weight do to the answers', run: precisionBench },
+  'transformers-js': {
+    about: 'answering with our export in transformers.js, and without it',
+    run: transformersJsBench,
+  },
   train: { about: 'the whole trainer, against the matmul rate and PyTorch', run: trainBench },
 }
 

@@ -5,41 +5,44 @@ import type { Weights } from '../src/checkpoint/load.ts'
 
 const block = 32
 
-/** The language model's matrices as Q8_0 and back. */
+/** All matrices as Q8_0 and back, as an export in that format has them. */
 export function asQ8(weights: Weights): Weights {
   return mapMatrices(weights, () => q8)
 }
 
-/** The same as Q4_0, but for the head, which llama.cpp gives more bits. */
+/** The language model as Q4_0, but for the head, which llama.cpp gives more bits; the vision encoder stays as it is, near what F16 would be. */
 export function asQ4(weights: Weights): Weights {
-  return mapMatrices(weights, (name) => (name.endsWith('head.weight') ? q8 : q4))
+  return mapMatrices(weights, (name) => {
+    if (!name.startsWith('languageModel.')) return undefined
+    return name.endsWith('head.weight') ? q8 : q4
+  })
 }
 
-type Rounding = (numbers: Float32Array) => Float32Array
+export type Rounding = (numbers: Float32Array) => Float32Array
 
-function mapMatrices(weights: Weights, rounding: (name: string) => Rounding): Weights {
+function mapMatrices(weights: Weights, roundingOf: (name: string) => Rounding | undefined): Weights {
   return new Map(
     [...weights].map(([name, weight]) => {
-      const isMatrix = name.startsWith('languageModel.') && weight.shape.length === 2
-      return [name, isMatrix ? { ...weight, data: inBlocks(weight.data, rounding(name)) } : weight]
+      const round = weight.shape.length === 2 ? roundingOf(name) : undefined
+      return [name, round === undefined ? weight : { ...weight, data: inBlocks(weight.data, round) }]
     }),
   )
 }
 
-function inBlocks(data: Float32Array, round: Rounding): Float32Array {
+export function inBlocks(data: Float32Array, round: Rounding): Float32Array {
   const result = new Float32Array(data.length)
   for (let i = 0; i < data.length; i += block) result.set(round(data.subarray(i, i + block)), i)
   return result
 }
 
-function q8(numbers: Float32Array): Float32Array {
+export function q8(numbers: Float32Array): Float32Array {
   const largest = numbers.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
   const scale = largest / 127
   const stored = asHalf(scale)
   return numbers.map((value) => (scale === 0 ? 0 : Math.round(value / scale) * stored))
 }
 
-function q4(numbers: Float32Array): Float32Array {
+export function q4(numbers: Float32Array): Float32Array {
   const extreme = numbers.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0)
   const scale = extreme / -8
   const stored = asHalf(scale)

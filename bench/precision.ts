@@ -1,50 +1,65 @@
 /**
- * What fewer bits do to a model: Kullback–Leibler divergence from float32 and agreement on the likeliest token, on the embedded model and on random
- * weights whose channels have the outliers of trained ones. llama.cpp's rules for Q8_0 and Q4_0 are applied to the same weights.
+ * What fewer bits do to a model: Kullback–Leibler divergence from float32, agreement on the likeliest token and right answers, on the embedded model and on random
+ * weights that are distributed like trained ones; and the same of llama.cpp on the same sequences where LLAMA_CPP_BIN names a folder with its programs, else of its
+ * rounding rules.
+ *
+ * A line is printed as each row is done. `LLAVA_BENCH_ROWS=FILE` keeps them, so that a bench that was stopped goes on where it was.
  */
 
-import { compileModel, disposeModel } from '../src/generation/compiled-model.ts'
-import { closeContext, openContext, readPrompt, readToken } from '../src/generation/context.ts'
-import { bytesOfWeights, type Precision, precisions } from '../src/generation/precision.ts'
-import { type BenchResult, rounded } from './measure.ts'
-import { type PrecisionModel, picturebookModel, randomModel, type Sequence } from './precision-models.ts'
+import { bytesOfWeights, choosePrecision, type Precision, precisions } from '../src/generation/precision.ts'
+import { type BenchResult, rounded, surroundings } from './measure.ts'
+import { askLlama, llamaServer } from './precision-llama.ts'
+import { type PrecisionModel, picturebookModel, randomModel } from './precision-models.ts'
 import { asQ4, asQ8 } from './precision-peer.ts'
+import { ask, compare, type Quality } from './precision-quality.ts'
+import { keepRows } from './precision-rows.ts'
 import { llava7B } from './shapes.ts'
 
-type Quality = { readonly divergence: number; readonly agreement: number }
+const ours = precisions.filter((precision) => precision !== 'f32')
+const formats = ['Q8_0', 'Q4_0'] as const
+
+type Column = { readonly model: PrecisionModel; readonly rows: ReadonlyMap<string, Quality> }
 
 export async function precisionBench({ quick }: { quick: boolean }): Promise<BenchResult> {
-  const models = [await picturebookModel(quick ? 20 : 100), randomModel(quick ? 2 : 8)]
-  const columns: { model: PrecisionModel; qualities: Map<string, Quality> }[] = []
-  for (const model of models) columns.push({ model, qualities: await measure(model) })
-  const names = [...(columns[0]?.qualities.keys() ?? [])]
+  const started = performance.now()
+  const say = (text: string) =>
+    console.error(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}`)
+  const models = [await picturebookModel(quick ? 16 : 100), randomModel(quick ? 3 : 12)]
+  const columns: Column[] = []
+  for (const model of models) {
+    say(`${model.name}: ${model.about}`)
+    columns.push({ model, rows: await measure(model, { say, sizes: quick ? 'quick' : 'whole' }) })
+  }
+  const server = llamaServer()
+  const automatic = models.map(({ name, config }) => `${choosePrecision(config).precision} for ${name}`)
   return {
-    table: names.map((name) => ({
+    table: [...(columns[0]?.rows.keys() ?? [])].map((name) => ({
       precision: name,
-      ...Object.fromEntries(
-        columns.flatMap(({ model, qualities }) => {
-          const { divergence = Number.NaN, agreement = Number.NaN } = qualities.get(name) ?? {}
-          return [
-            [`${model.name}: KL, nats`, divergence.toExponential(2)],
-            [`${model.name}: same token, %`, (100 * agreement).toFixed(2)],
-          ]
-        }),
-      ),
+      ...Object.fromEntries(columns.flatMap(({ model, rows }) => cells(model, rows.get(name)))),
       'LLaVA-1.5-7B, GB': isOurs(name) ? rounded(bytesOfWeights(llava7B(), name) / 1e9) : '',
     })),
     notes: [
       ...columns.map(({ model }) => `${model.name}: ${model.about}`),
-      'KL: mean over positions of the divergence of the next-token distribution from that of float32; same token: positions where the likeliest token is the same.',
+      'KL: mean over positions, with its standard error, of the divergence of the next-token distribution from that of float32; same token: positions where the likeliest token is the same; right: questions answered rightly.',
+      'The KV cache is float32 but where it is named.',
       'Prompts are read at once and answers token by token, as in use, so mixed reads prompts in int8 and answers in int4-128.',
-      "Q8_0 and Q4_0: the same weights after llama.cpp's rounding of the language model (blocks of 32; Q4_0 without search, its head in Q8_0 where llama.cpp has Q6_K), computed in float32, which leaves out what llama.cpp loses by rounding activations; the vision encoder stays float32.",
+      `auto takes ${automatic.join(' and ')}, ${choosePrecision(llava7B(), { memory: 24e9 }).precision} for LLaVA-1.5-7B in 24 GB.`,
+      'absent' in server
+        ? `llama.cpp was not measured: ${server.absent}. Its rules for Q8_0 and Q4_0 are applied to the same weights and computed in float32, which leaves out what it loses by rounding activations.`
+        : 'llama.cpp: its own programs on the same weights and sequences (cache in float32); pictures come in as we encode them, beside Q8_0 with the encoder rounded by its rule.',
     ],
     figures: Object.fromEntries(
-      columns.map(({ model, qualities }) => [
-        model.name.replaceAll(' ', '_'),
+      columns.map(({ model, rows }) => [
+        model.name,
         Object.fromEntries(
-          [...qualities].map(([name, { divergence, agreement }]) => [
+          [...rows].map(([name, { divergence, uncertainty, agreement, right, asked }]) => [
             name,
-            { kl: rounded(divergence), same_token: rounded(agreement, 5) },
+            {
+              kl: rounded(divergence),
+              kl_error: rounded(uncertainty, 2),
+              same_token: rounded(agreement, 5),
+              ...(asked > 0 && { right, asked }),
+            },
           ]),
         ),
       ]),
@@ -52,63 +67,58 @@ export async function precisionBench({ quick }: { quick: boolean }): Promise<Ben
   }
 }
 
+function cells({ name }: PrecisionModel, quality: Quality | undefined): [string, string][] {
+  if (quality === undefined) return []
+  const { divergence, uncertainty, agreement, right, asked } = quality
+  return [
+    [`${name}: KL, nats`, `${divergence.toExponential(2)} ± ${uncertainty.toExponential(0)}`],
+    [`${name}: same token, %`, (100 * agreement).toFixed(1)],
+    ...(asked > 0 ? [[`${name}: right`, `${right} of ${asked}`] as [string, string]] : []),
+  ]
+}
+
 function isOurs(name: string): name is Precision {
   return precisions.some((precision) => precision === name)
 }
 
-async function measure(model: PrecisionModel): Promise<Map<string, Quality>> {
-  const { config, weights, sequences } = model
-  const exact = await logitsOf({ config, weights }, { precision: 'f32', sequences })
-  const qualities = new Map<string, Quality>()
-  const peers = [
-    ['Q8_0', asQ8(weights)],
-    ['Q4_0', asQ4(weights)],
-  ] as const
-  for (const precision of precisions) {
-    if (precision === 'f32') continue
-    qualities.set(precision, compare(exact, await logitsOf({ config, weights }, { precision, sequences })))
+async function measure(
+  model: PrecisionModel,
+  { say, sizes }: { say: (text: string) => void; sizes: string },
+): Promise<ReadonlyMap<string, Quality>> {
+  const { commit } = surroundings()
+  const rows = await keepRows<Quality>(
+    process.env.LLAVA_BENCH_ROWS && `${process.env.LLAVA_BENCH_ROWS}.${model.name}`,
+    {
+      subject: `${commit} ${sizes}`,
+    },
+  )
+  let reference: ReturnType<typeof ask> | undefined
+  const exact = () => (reference ??= ask(model, { precision: 'f32' }))
+  const measured = new Map<string, Quality>()
+  const row = async (
+    name: string,
+    said: () => Promise<{ logits: readonly Float32Array[]; right?: number; asked?: number }>,
+  ) => {
+    const quality = await rows.row(name, async () => {
+      const [{ logits: expected }, { logits, right = 0, asked = 0 }] = [await exact(), await said()]
+      return { ...compare(expected, logits), right, asked }
+    })
+    measured.set(name, quality)
+    say(cells(model, quality).reduce((line, [key, value]) => `${line}  ${key} ${value}`, name))
   }
-  for (const [name, rounded] of peers) {
-    qualities.set(name, compare(exact, await logitsOf({ config, weights: rounded }, { precision: 'f32', sequences })))
+  await row('f32', exact)
+  for (const precision of ours) await row(precision, () => ask(model, { precision }))
+  for (const cacheType of ['float16', 'int8'] as const)
+    await row(`f32, cache ${cacheType}`, () => ask(model, { precision: 'f32', cacheType }))
+  const server = llamaServer()
+  for (const dtype of formats) {
+    const program = 'absent' in server ? undefined : server.program
+    if (program !== undefined)
+      await row(`llama.cpp ${dtype}`, async () => ({ logits: await askLlama(program, model, { dtype }) }))
+    else
+      await row(`${dtype} (rule)`, () =>
+        ask({ ...model, weights: dtype === 'Q8_0' ? asQ8(model.weights) : asQ4(model.weights) }, { precision: 'f32' }),
+      )
   }
-  return qualities
-}
-
-/** Logits [V] before each token of the answers, the true tokens given. */
-async function logitsOf(
-  parts: Pick<PrecisionModel, 'config' | 'weights'>,
-  { precision, sequences }: { precision: Precision; sequences: readonly Sequence[] },
-): Promise<Float32Array[]> {
-  const model = await compileModel(parts, { precision })
-  const all: Float32Array[] = []
-  for (const { prompt, answer } of sequences) {
-    const context = openContext(model)
-    all.push((await readPrompt(context, prompt)).logits)
-    for (const token of answer.slice(0, -1)) all.push(await readToken(context, token))
-    closeContext(context)
-  }
-  await disposeModel(model)
-  return all
-}
-
-function compare(exact: readonly Float32Array[], found: readonly Float32Array[]): Quality {
-  let divergence = 0
-  let same = 0
-  for (const [position, logits] of exact.entries()) {
-    const other = found[position] ?? new Float32Array()
-    const [p, q] = [logSoftmax(logits), logSoftmax(other)]
-    for (let i = 0; i < p.length; i++) divergence += Math.exp(p[i]!) * (p[i]! - q[i]!)
-    if (largest(logits) === largest(other)) same++
-  }
-  return { divergence: Math.max(0, divergence / exact.length), agreement: same / exact.length }
-}
-
-function logSoftmax(logits: Float32Array): Float64Array {
-  const most = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY)
-  const sum = logits.reduce((total, value) => total + Math.exp(value - most), 0)
-  return Float64Array.from(logits, (value) => value - most - Math.log(sum))
-}
-
-function largest(values: Float32Array): number {
-  return values.reduce((best, value, i) => (value > (values[best] ?? value) ? i : best), 0)
+  return measured
 }

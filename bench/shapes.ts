@@ -53,3 +53,47 @@ export function llava7B({ language, vision, imageToken = 32_000 }: Changes = {})
   }
   return { ...config, visualTokens: countVisualTokens(config) }
 }
+
+/** llava-hf/llava-onevision-qwen2-0.5b-ov-hf: SigLIP so400m-384 without its last block, Qwen2 0.5B. One view per picture, as where there are several. */
+export function oneVision05B({ language, vision }: Changes = {}): LlavaConfig {
+  const config: LlavaConfig = {
+    vision: {
+      kind: 'siglip',
+      imageSide: 384,
+      patch: 14,
+      width: 1152,
+      depth: 26,
+      heads: 16,
+      mlpWidth: 4304,
+      activation: 'gelu_tanh',
+      normEpsilon: 1e-6,
+      classToken: false,
+      preNorm: false,
+      patchBias: true,
+      ...vision,
+    },
+    language: {
+      kind: 'qwen2',
+      vocabulary: 152_000,
+      width: 896,
+      depth: 24,
+      heads: 14,
+      keyValueHeads: 2,
+      headSize: 64,
+      mlpWidth: 4864,
+      normEpsilon: 1e-6,
+      ropeTheta: 1_000_000,
+      context: 32_768,
+      tiedHead: true,
+      attentionBias: true,
+      eosTokens: [151_645],
+      ...language,
+    },
+    projector: { layers: 2, activation: 'gelu', bias: true },
+    featureLayer: -1,
+    featureSelect: 'full',
+    imageToken: 151_646,
+    visualTokens: 0,
+  }
+  return { ...config, visualTokens: countVisualTokens(config) }
+}

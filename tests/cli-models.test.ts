@@ -150,13 +150,16 @@ describe('export', () => {
     expect((await runHere('ask', 'Is it?', '--model', out, '--max-tokens', '2')).code).toBe(0)
   })
 
-  test('to gguf and onnx: the files that it names are there', async () => {
+  test('to gguf, onnx and transformers.js: the files that it names are there', async () => {
     const words = ['--to', 'gguf', '--out', at('gguf'), '--dtype', 'q8_0', '--encoder-dtype', 'F16', '--json']
     const { files } = JSON.parse((await runHere('export', model, ...words)).stdout)
     expect(files).toEqual([join(at('gguf'), 'model-q8_0.gguf'), join(at('gguf'), 'mmproj-model-f16.gguf')])
     expect(readdirSync(at('gguf'))).toHaveLength(2)
     expect((await runHere('export', model, '--to', 'onnx', '--out', at('onnx'))).stdout).toMatch(/^The graphs are in /)
     expect(readdirSync(at('onnx'))).toContain('llava.json')
+    const { stdout } = await runHere('export', model, '--to', 'transformers.js', '--out', at('for-js'))
+    expect(stdout).toMatch(/from_pretrained\("for-js"\)/)
+    expect(readdirSync(at('for-js'))).toContain('onnx')
   })
 
   test.each<[string, string[], RegExp]>([
@@ -179,7 +182,7 @@ describe('export', () => {
   test('never replaces the model itself or a folder of other things', async () => {
     mkdirSync(at('things'))
     writeFileSync(join(at('things'), 'notes.txt'), 'mine')
-    for (const to of ['hf', 'gguf', 'onnx']) {
+    for (const to of ['hf', 'gguf', 'onnx', 'transformers.js']) {
       expect((await runHere('export', model, '--to', to, '--out', at('things'))).code).toBe(1)
       expect((await runHere('export', model, '--to', to, '--out', model)).stderr).toMatch(/it is the model itself/)
     }

@@ -3,22 +3,12 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { env, InferenceSession, Tensor } from 'onnxruntime-web'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { tokenizeConversation } from '../src/conversation/tokenize.ts'
-import { userTurn } from '../src/conversation/turns.ts'
-import { compileModel, disposeModel } from '../src/generation/compiled-model.ts'
 import { exportOnnx } from '../src/generation/export-onnx.ts'
-import { readModelFolder } from '../src/generation/model-folder.ts'
-import { makePrompt, type Prompt, preparePicture } from '../src/generation/prompt.ts'
 import { greedy } from '../src/generation/sampling.ts'
-import { generateUncached } from '../src/generation/uncached.ts'
-import { decodeImage } from '../src/image/decode.ts'
-import { preprocess } from '../src/image/preprocess.ts'
+import { askHere, picturebook } from './ask-here.ts'
 
-const picturebook = fileURLToPath(new URL('../checkpoints/picturebook', import.meta.url))
-const picture = fileURLToPath(new URL('../fixtures/pictures/picturebook.png', import.meta.url))
 const root = mkdtempSync(join(tmpdir(), 'llava-onnx-'))
 const folder = join(root, 'exported')
 
@@ -105,22 +95,3 @@ test('another export is replaced, a folder of other things is not', async () => 
   await expect(exportOnnx(picturebook, { from: picturebook })).rejects.toThrow('Cannot write folder')
   expect(readdirSync(root)).toEqual(['exported'])
 })
-
-/** The slow way of this project: the prompt, and the greedy answer's ids up to its end. */
-async function askHere(question: string): Promise<{ prompt: Prompt; expected: number[] }> {
-  const model = await readModelFolder(picturebook)
-  const { config, template, tokenizer, imageProcessor } = model
-  const prepared = preparePicture(preprocess(await decodeImage(picture), imageProcessor), config)
-  const turns = [userTurn(question, { images: 1 })]
-  const tokenized = tokenizeConversation(turns, {
-    template,
-    tokenizer,
-    imageToken: config.imageToken,
-    generationPrompt: true,
-  })
-  const prompt = makePrompt(tokenized, { pictures: [prepared], config })
-  const compiled = await compileModel(model, { threads: 1 })
-  const answer = await generateUncached(compiled, prompt, { maxTokens: 12 })
-  await disposeModel(compiled)
-  return { prompt, expected: answer.map(({ token }) => token) }
-}

@@ -81,7 +81,7 @@ function colours({ normalize, mean, std, rescaleFactor = 1 }: ImageProcessorConf
 const templateField = z.looseObject({ chat_template: z.unknown().optional() })
 
 /** The Jinja text that other programs render: in a file of its own or in a config. */
-async function chatTemplateOf(folder: string): Promise<string | undefined> {
+export async function chatTemplateOf(folder: string): Promise<string | undefined> {
   const own = await readFile(join(folder, 'chat_template.jinja'), 'utf8').catch((error) => {
     if (hasCode(error, 'ENOENT')) return undefined
     throw error

@@ -1,6 +1,6 @@
 /** `llava export MODEL --to FORMAT`: a model for other programs, as a Hugging Face folder, GGUF files or ONNX graphs. */
 
-import { resolve } from 'node:path'
+import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { WeightDtype } from '../checkpoint/dtype.ts'
 import { exportModel } from '../checkpoint/export.ts'
@@ -9,13 +9,14 @@ import { ggufDtypes } from '../checkpoint/gguf-numbers.ts'
 import { loadConfig } from '../checkpoint/load.ts'
 import { openWeightReader } from '../checkpoint/weight-reader.ts'
 import { exportOnnx } from '../generation/export-onnx.ts'
+import { exportForTransformersJs } from '../generation/export-transformers-js.ts'
 import { findModel } from '../generation/find-model.ts'
 import type { CommandContext } from './context.ts'
 import { expectWritableFolder, oneOf } from './options.ts'
 import { formatCount, quoted, workBar, writeLine } from './terminal.ts'
 import { dtypes, expectExportable } from './train.ts'
 
-const formats = ['hf', 'gguf', 'onnx'] as const
+const formats = ['hf', 'gguf', 'onnx', 'transformers.js'] as const
 const layouts = { old: 'hugging-face', new: 'hugging-face-2025' } as const
 
 type Format = (typeof formats)[number]
@@ -32,13 +33,17 @@ type ExportOptions = {
 export function addExportCommand(program: Command, context: CommandContext): void {
   program
     .command('export')
-    .description('write a model for other programs: transformers, llama.cpp, onnxruntime-web')
+    .description('write a model for other programs: transformers, llama.cpp, onnxruntime-web, transformers.js')
     .argument('<model>', 'a built-in model, a Hugging Face folder or ORG/NAME that was pulled')
-    .requiredOption('--to <format>', `hf (transformers, vLLM), gguf (llama.cpp) or onnx`, oneOf('--to', formats))
+    .requiredOption(
+      '--to <format>',
+      'hf (transformers, vLLM), gguf (llama.cpp), onnx (onnxruntime-web) or transformers.js',
+      oneOf('--to', formats),
+    )
     .requiredOption('--out <folder>', 'where it goes: a new folder, or an earlier export')
     .option(
       '--dtype <type>',
-      `numbers of the weights: ${dtypes.join(', ')} for hf, ${ggufDtypes.join(', ')} for gguf, F32 for onnx (default: F16, F32 for onnx)`,
+      `numbers of the weights: ${dtypes.join(', ')} for hf, ${ggufDtypes.join(', ')} for gguf, F32 for onnx and transformers.js (default: F16, or the only one)`,
     )
     .option(
       '--encoder-dtype <type>',
@@ -60,6 +65,7 @@ Examples:
       --image photo.jpg -p 'What is in the picture?'
   $ llava export my-model --to hf --out my-model-bf16 --dtype BF16
   $ llava export picturebook --to onnx --out web/model
+  $ llava export picturebook --to transformers.js --out models/picturebook
 
 A GGUF export is two files, the language model and "mmproj" (vision encoder and projector). llama.cpp as of version 0.5.0 computes CLIP
 encoders inexactly: it gives every patch the position of its neighbour and leaves out the first. SigLIP encoders are not affected.
@@ -102,8 +108,8 @@ async function write({
   onProgress: (progress: { done: number; total: number }) => void
 }): Promise<{ files: string[]; tiles: boolean }> {
   const { from, signal, onProgress } = rest
-  if (to === 'onnx') {
-    await exportOnnx(out, { from, signal, onProgress })
+  if (to === 'onnx' || to === 'transformers.js') {
+    await (to === 'onnx' ? exportOnnx : exportForTransformersJs)(out, { from, signal, onProgress })
     return { files: [out], tiles: false }
   }
   if (to === 'gguf') {
@@ -142,7 +148,7 @@ function hfDtype(text = 'F16'): WeightDtype {
 function expectFitting({ to, dtype, encoderDtype, names }: ExportOptions): void {
   if (to === 'hf') hfDtype(dtype)
   if (to === 'gguf' && dtype !== undefined) oneOf('--dtype', ggufDtypes)(dtype)
-  if (to === 'onnx' && dtype !== undefined) oneOf('--dtype', ['F32'])(dtype)
+  if ((to === 'onnx' || to === 'transformers.js') && dtype !== undefined) oneOf('--dtype', ['F32'])(dtype)
   if (encoderDtype !== undefined) {
     if (to !== 'gguf') throw new Error(`Cannot use --encoder-dtype with --to ${to}: expected --to gguf`)
     oneOf('--encoder-dtype', ggufDtypes)(encoderDtype)
@@ -156,6 +162,13 @@ function howToUse(
 ): string[] {
   if (to === 'hf') return [`The model is in ${out}. Ask it: llava ask PICTURE QUESTION --model ${quoted(out)}`]
   if (to === 'onnx') return [`The graphs are in ${out}; llava.json there says what goes in and comes out`]
+  if (to === 'transformers.js') {
+    const name = JSON.stringify(basename(out))
+    return [
+      `The model is in ${out}. With env.localModelPath set to the folder around it:`,
+      `LlavaForConditionalGeneration.from_pretrained(${name}), AutoProcessor.from_pretrained(${name})`,
+    ]
+  }
   const [model = '', mmproj = ''] = files
   return [
     `The files are ${model} and ${mmproj}`,

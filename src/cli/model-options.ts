@@ -1,13 +1,20 @@
 /** Options that all commands with a model share, and the model they open. */
 
 import type { Command } from 'commander'
+import { type CacheType, cacheTypes } from '../generation/kv-cache.ts'
 import { type Precision, precisions } from '../generation/precision.ts'
 import { Llava } from '../llava.ts'
 import type { CommandContext } from './context.ts'
 import { decimalNumber, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
 
-export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto'; pictureCache?: boolean }
+export type ModelOptions = {
+  model?: string
+  threads?: number
+  precision?: Precision | 'auto'
+  pictureCache?: boolean
+  kvCache?: CacheType
+}
 
 export type SamplingChoices = {
   maxTokens?: number
@@ -28,6 +35,11 @@ export function addModelOptions(command: Command): Command {
       '--precision <name>',
       `bits of the weights: ${[...precisions, 'auto'].join(', ')} (default: auto, by model size and free memory)`,
       oneOf('--precision', [...precisions, 'auto'] as const),
+    )
+    .option(
+      '--kv-cache <type>',
+      `numbers of the KV cache: ${cacheTypes.join(', ')} (default: float32, or float16 where memory is short)`,
+      oneOf('--kv-cache', cacheTypes),
     )
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
     .option('--no-picture-cache', 'encode every picture again, and keep nothing of it on disk')
@@ -61,7 +73,7 @@ export function samplingOf({ maxTokens, temperature, topP, topK, seed, lookup }:
 
 /** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
 export async function withModel<T>(
-  { model, threads, precision, pictureCache }: ModelOptions,
+  { model, threads, precision, pictureCache, kvCache }: ModelOptions,
   { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
   use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
 ): Promise<T> {
@@ -72,6 +84,7 @@ export async function withModel<T>(
     threads,
     precision,
     ...(pictureCache === false && { pictureCache }),
+    cacheType: kvCache,
     signal: watch.signal,
     onConversion: ({ done, all }) => {
       const seconds = (performance.now() - started) / 1000

@@ -22,12 +22,12 @@ import type { WeightSource } from '../model/weights.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Tensor, writeOnnx } from '../tensor/index.ts'
+import { type CacheScales, findScales, firstScales } from './cache-scales.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
-import { joined } from './joined.ts'
-import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
+import { allocateCache, type CacheMemory, type CacheType, disposeCache, longestContext } from './kv-cache.ts'
+import { type EncodedPicture, promptInputs, severalInputs, stepInputs } from './language-inputs.ts'
 import type { PictureCache } from './picture-cache.ts'
 import { formOf, hasOneForm, isQuantized, type Precision, type Role } from './precision.ts'
-import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { isCodesOfChannels, weightsIn } from './weight-forms.ts'
 
@@ -47,6 +47,8 @@ export type CompiledModel = {
   /** Bytes set aside for the KV cache, and how its numbers are kept. */
   readonly contextMemory: number
   readonly cacheType: CacheType
+  /** Of a KV cache in 8 bits; none otherwise. */
+  readonly cacheScales: CacheScales
   /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
   /** Visual tokens on disk, where encoding takes long enough. */
@@ -116,7 +118,39 @@ export async function compileSupplied(
   const step = oneForm ? prefill : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step')
   step.catch(() => undefined)
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
-  return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
+  const cacheScales = cacheType === 'int8' ? firstScales(config.language) : {}
+  const sessions = { encode, arrange, prefill, step }
+  const model: CompiledModel = { ...parts, context, sessions, cacheScales, recentPictures: new Map() }
+  if (cacheType === 'int8') await fitScales(model, { signal })
+  return model
+}
+
+async function fitScales(model: CompiledModel, limits: RunLimits): Promise<void> {
+  const { config, sessions, cacheScales } = model
+  const { language } = config
+  try {
+    await findScales(cacheScales, {
+      language,
+      async read({ ids, fetch }) {
+        const cache = allocateCache(language, { capacity: ids.length, type: 'int8' })
+        const text = promptInputs(config, { ids, pictures: [], past: 0 })
+        try {
+          return await runLanguageModel(sessions.prefill, {
+            inputs: { ...text, ...cacheScales },
+            cache,
+            fetch,
+            ...limits,
+          })
+        } finally {
+          Object.values(text).forEach(disposeTensor)
+          disposeCache(cache)
+        }
+      },
+    })
+  } catch (error) {
+    await disposeModel(model)
+    throw error
+  }
 }
 
 /** The weights as the graph of a role gets them. */
@@ -175,16 +209,14 @@ export async function whenCompiled({ sessions }: CompiledModel): Promise<void> {
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights, pictureCache }: CompiledModel): Promise<void> {
+export async function disposeModel({ sessions, weights, pictureCache, cacheScales }: CompiledModel): Promise<void> {
   await pictureCache?.settled()
   const compiled = await Promise.allSettled(Object.values(sessions))
   const all = compiled.map((session) => (session.status === 'fulfilled' ? session.value : undefined))
   await Promise.all(all.map((session) => session && disposeSession(session)))
   disposeWeights(weights)
+  Object.values(cacheScales).forEach(disposeTensor)
 }
-
-/** A picture's visual tokens [M, D] and where they stand. */
-export type EncodedPicture = Pick<PromptPicture, 'start' | 'length'> & { readonly visualTokens: Float32Array }
 
 /** Tokens that follow those in a cache of one row. */
 export type Prefill = {
@@ -196,96 +228,61 @@ export type Prefill = {
 
 /** Reads tokens into the cache, after those that are in it: the logits [V] of what follows the last one. */
 export async function prefill(
-  { config, sessions }: CompiledModel,
-  { ids, pictures, cache, past }: Prefill,
+  { config, sessions, cacheScales }: CompiledModel,
+  { cache, ...given }: Prefill,
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.prefill, {
-    inputs: {
-      ...sequenceInputs(config, { ids, pictures }),
-      lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(ids.length - 1)) }),
-      ...reach([past + ids.length]),
-    },
-    cache,
-    signal,
-  })
+  return logitsOf(sessions.prefill, { inputs: promptInputs(config, given), scales: cacheScales, cache, signal })
 }
 
 /** One more token per row: `ids` [B] follow `past` [B] tokens in the cache → logits [B, V], row after row. */
 export async function step(
-  { config, sessions }: CompiledModel,
+  { config, sessions, cacheScales }: CompiledModel,
   { ids, past, cache }: { ids: readonly number[]; past: readonly number[]; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.step, {
-    inputs: {
-      ids: residentTensor('int64', [ids.length, 1], { data: BigInt64Array.from(ids, BigInt) }),
-      visualTokens: residentTensor('float32', [0, config.language.width]),
-      places: residentTensor('int64', [0]),
-      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
-      ...reach(past.map((length) => length + 1)),
-    },
-    cache,
-    signal,
-  })
+  const inputs = stepInputs(config, { ids, past })
+  return logitsOf(sessions.step, { inputs, scales: cacheScales, cache, signal })
 }
 
 /** Several tokens of one row, which follow `past` tokens in the cache: the logits [N, V] after each of them. */
 export async function stepSeveral(
-  { config, sessions }: CompiledModel,
+  { config, sessions, cacheScales }: CompiledModel,
   { ids, past, cache }: { ids: readonly number[]; past: number; cache: CacheMemory },
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.step, {
-    inputs: {
-      ...sequenceInputs(config, { ids: Int32Array.from(ids), pictures: [] }),
-      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
-      ...reach([past + ids.length]),
-    },
-    cache,
-    signal,
-  })
+  const inputs = severalInputs(config, { ids, past })
+  return logitsOf(sessions.step, { inputs, scales: cacheScales, cache, signal })
 }
 
-/** A sequence [1, L] and the visual tokens [M, D] of its pictures, as `mergedSequence` takes them. */
-export function sequenceInputs(
-  { language }: LlavaConfig,
-  { ids, pictures }: { ids: Int32Array; pictures: readonly EncodedPicture[] },
-): Record<'ids' | 'visualTokens' | 'places', ResidentTensor> {
-  const tokens = joined(pictures.map(({ visualTokens }) => visualTokens)) // [M, D]
-  const places = placesOf(pictures)
-  return {
-    // A placeholder need not be a token of the vocabulary: what is looked up for it gives way to the picture.
-    ids: residentTensor('int64', [1, ids.length], { data: BigInt64Array.from(ids, (id) => BigInt(Math.max(0, id))) }),
-    visualTokens: residentTensor('float32', [places.length, language.width], { data: tokens }),
-    places: residentTensor('int64', [places.length], { data: places }),
-  }
-}
+type LanguageCall = RunLimits & { readonly inputs: Record<string, ResidentTensor>; readonly cache: CacheMemory }
 
-/** How far each row reaches after a call, as `cachedAttention` wants to be told. */
-function reach(lengths: readonly number[]): Record<'lastIndex' | 'total', ResidentTensor> {
-  return {
-    lastIndex: residentTensor('int32', [lengths.length], { data: Int32Array.from(lengths, (length) => length - 1) }),
-    total: residentTensor('int32', [], { data: Int32Array.of(Math.max(...lengths)) }),
+/** Runs the language model once and frees the inputs. */
+async function logitsOf(
+  session: Promise<Session>,
+  { inputs, scales, ...call }: LanguageCall & { scales: CacheScales },
+): Promise<Float32Array> {
+  try {
+    return take(
+      await runLanguageModel(session, { inputs: { ...inputs, ...scales }, fetch: ['logits'], ...call }),
+      'logits',
+    )
+  } finally {
+    Object.values(inputs).forEach(disposeTensor)
   }
 }
 
 async function runLanguageModel(
   compiling: Promise<Session>,
-  { inputs, cache, signal }: { inputs: Record<string, ResidentTensor>; cache: CacheMemory } & RunLimits,
-): Promise<Float32Array> {
+  { inputs, cache, fetch, signal }: LanguageCall & { fetch: readonly string[] },
+): Promise<Record<string, ResidentTensor>> {
   const memory = cache.blocks.flatMap(({ key, value }, block) => [
     [cacheName('key', block), key] as const,
     [cacheName('value', block), value] as const,
   ])
   const outputs = Object.fromEntries(memory.map(([name, tensor]) => [`next:${name}`, tensor]))
-  try {
-    const session = await untilCompiled(compiling, signal)
-    const options = { outputs, fetch: ['logits'], signal }
-    return take(await run(session, { ...inputs, ...Object.fromEntries(memory) }, options), 'logits')
-  } finally {
-    Object.values(inputs).forEach(disposeTensor)
-  }
+  const session = await untilCompiled(compiling, signal)
+  return run(session, { ...inputs, ...Object.fromEntries(memory) }, { outputs, fetch, signal })
 }
 
 /** Waits for a session, or throws `signal.reason` when the signal fires first: compiling cannot be stopped, waiting for it can. */

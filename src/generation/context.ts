@@ -5,14 +5,7 @@
  * the length: what lies behind it in the cache is never looked at again.
  */
 
-import {
-  type CompiledModel,
-  type EncodedPicture,
-  prefill,
-  type RunLimits,
-  step,
-  stepSeveral,
-} from './compiled-model.ts'
+import { type CompiledModel, prefill, type RunLimits, step, stepSeveral } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
 import {
   allocateCache,
@@ -22,6 +15,7 @@ import {
   disposeCache,
   growCache,
 } from './kv-cache.ts'
+import type { EncodedPicture } from './language-inputs.ts'
 import { gigabytes } from './precision.ts'
 import { commonPrefix, countVisualTokens, type Prompt, type PromptPicture } from './prompt.ts'
 

@@ -6,18 +6,15 @@
 import { stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFileAtomically, writeFolderAtomically } from '../checkpoint/atomic-file.ts'
-import { fromFloat32 } from '../checkpoint/dtype.ts'
 import { readCompanionFiles } from '../checkpoint/export.ts'
 import { loadConfig } from '../checkpoint/load.ts'
-import { writeFully } from '../checkpoint/safetensors-writer.ts'
-import { openWeightReader, type WeightReader } from '../checkpoint/weight-reader.ts'
+import { openWeightReader } from '../checkpoint/weight-reader.ts'
 import { type LlavaConfig, toHuggingFaceConfig } from '../model/config.ts'
 import { type GraphValue, type OnnxGraph, writeOnnx } from '../tensor/index.ts'
 import { modelGraphs } from './graphs.ts'
+import { filesOf, type OnnxExport, placeOf, placeWeights, writeWeights } from './onnx-weights.ts'
 
 const descriptionFile = 'llava.json'
-const alignment = 4096 // runtimes map the file by pages
-const largestFile = 2 ** 30 // what a page can hold in one buffer everywhere
 
 const purposes: Readonly<Record<string, string>> = {
   encode: 'pixels of I pictures or tiles, prepared as preprocessor_config.json says, to visual tokens',
@@ -41,24 +38,16 @@ const conventions = {
  * preprocessing files into a new folder; an earlier export there is replaced. One tensor is in memory at a time.
  * Errors: `Error` for a folder of other things, those of `openWeightReader`.
  */
-export async function exportOnnx(
-  folder: string,
-  {
-    from,
-    signal,
-    onProgress,
-  }: {
-    from: string
-    signal?: AbortSignal | undefined
-    onProgress?: ((progress: { done: number; total: number }) => void) | undefined
-  },
-): Promise<void> {
+export async function exportOnnx(folder: string, { from, signal, onProgress }: OnnxExport): Promise<void> {
   const config = await loadConfig(from)
   const companions = await readCompanionFiles(from)
   const weights = await openWeightReader(from, config)
   try {
     const used = usedWeights(config)
-    const places = placeWeights([...weights.shapes].filter(([name]) => used.has(name)))
+    const places = placeWeights(
+      [...weights.shapes].filter(([name]) => used.has(name)),
+      { fileName: (number) => `weights-${number}.bin` },
+    )
     const place = (name: string) => placeOf(places, name)
     await writeFolderAtomically(
       folder,
@@ -69,10 +58,11 @@ export async function exportOnnx(
           await writeText(join(temporary, `${name}.onnx`), graph.model)
           described[name] = describe(name, graph)
         }
-        await writeWeights(temporary, { places, weights, signal, onProgress })
-        const files = [...new Set([...places.values()].map(({ location }) => location))]
+        let done = 0
+        const onWeight = () => onProgress?.({ done: ++done, total: places.size })
+        await writeWeights(temporary, { places, weights, signal, onWeight })
         const sizes = await Promise.all(
-          files.map(async (file) => ({ file, bytes: (await stat(join(temporary, file))).size })),
+          filesOf(places).map(async (file) => ({ file, bytes: (await stat(join(temporary, file))).size })),
         )
         const description = {
           format: 'llava-ts/onnx',
@@ -94,62 +84,10 @@ export async function exportOnnx(
   }
 }
 
-/** A file beside the graphs, and a stretch of it in bytes. */
-type Place = { readonly location: string; readonly offset: number; readonly length: number }
-
 function usedWeights(config: LlavaConfig): Set<string> {
   const graphs = Object.entries(modelGraphs(config))
   const written = graphs.map(([name, outputs]) => writeOnnx(outputs, { parameters: 'initializers', name }))
   return new Set(written.flatMap(({ parameters }) => parameters.map(({ name }) => name)))
-}
-
-/** One place after the other, a new file before one grows too large. */
-function placeWeights(list: readonly (readonly [string, readonly number[]])[]): Map<string, Place> {
-  const places = new Map<string, Place>()
-  let [file, offset] = [1, 0]
-  for (const [name, shape] of list) {
-    const length = 4 * shape.reduce((product, size) => product * size, 1)
-    if (offset > 0 && offset + length > largestFile) [file, offset] = [file + 1, 0]
-    places.set(name, { location: `weights-${file}.bin`, offset, length })
-    offset = Math.ceil((offset + length) / alignment) * alignment
-  }
-  return places
-}
-
-function placeOf(places: ReadonlyMap<string, Place>, name: string): Place {
-  const place = places.get(name)
-  if (place === undefined) throw new Error(`Cannot export to ONNX: weight ${name} is missing`)
-  return place
-}
-
-async function writeWeights(
-  folder: string,
-  {
-    places,
-    weights,
-    signal,
-    onProgress,
-  }: {
-    places: ReadonlyMap<string, Place>
-    weights: WeightReader
-    signal: AbortSignal | undefined
-    onProgress: ((progress: { done: number; total: number }) => void) | undefined
-  },
-): Promise<void> {
-  let done = 0
-  for (const file of new Set([...places.values()].map(({ location }) => location))) {
-    await writeFileAtomically(join(folder, file), async (handle) => {
-      let written = 0
-      for (const [name, place] of places) {
-        if (place.location !== file) continue
-        signal?.throwIfAborted()
-        await writeFully(handle, new Uint8Array(place.offset - written))
-        await writeFully(handle, fromFloat32('F32', await weights.read(name)))
-        written = place.offset + place.length
-        onProgress?.({ done: ++done, total: places.size })
-      }
-    })
-  }
 }
 
 function describe(name: string, { inputs, outputs }: OnnxGraph) {

@@ -45,20 +45,41 @@ export function languageGraph(
   const { depth, keyValueHeads, headSize } = config.language
   const part = (kind: 'key' | 'value', block: number) =>
     input(cacheName(kind, block), cacheType, ['B', keyValueHeads, 'capacity' satisfies Dim, headSize])
+  const scale = (kind: 'key' | 'value', block: number) =>
+    input(scaleName(kind, block), 'float32', [1, keyValueHeads, 1, headSize])
+  const isCoded = cacheType === 'int8'
   const context: Context = {
     kind: 'cached',
-    caches: Array.from({ length: depth }, (_, block) => ({ key: part('key', block), value: part('value', block) })),
+    caches: Array.from({ length: depth }, (_, block) => ({
+      key: part('key', block),
+      value: part('value', block),
+      scales: isCoded ? { key: scale('key', block), value: scale('value', block) } : undefined,
+    })),
     lastIndex: input('lastIndex', 'int32', ['B']),
     total: input('total', 'int32', []),
   }
   const { hidden, caches } = languageModel(config.language, weights, { embeddings, context })
-  const next = caches.flatMap(({ key, value }, block) => [
+  const next = caches.flatMap(({ key, value, largest }, block) => [
     [`next:${cacheName('key', block)}`, key] as const,
     [`next:${cacheName('value', block)}`, value] as const,
+    // Small beside the rest, and only asked for while scales are sought.
+    ...(isCoded
+      ? [[largestName('key', block), largest.key] as const, [largestName('value', block), largest.value] as const]
+      : []),
   ])
   return { logits: logits(config.language, weights, gatherRows(rows(hidden), lastRows)), ...Object.fromEntries(next) }
 }
 
 export function cacheName(kind: 'key' | 'value', block: number): string {
   return `${kind}.${block}`
+}
+
+/** The scales of an int8 cache, an input. */
+export function scaleName(kind: 'key' | 'value', block: number): string {
+  return `scale:${cacheName(kind, block)}`
+}
+
+/** The largest numbers that were put into an int8 cache, an output. */
+export function largestName(kind: 'key' | 'value', block: number): string {
+  return `largest:${cacheName(kind, block)}`
 }

@@ -17,8 +17,9 @@ type CacheBlock = {
 
 type CacheTensor = ResidentTensor<CacheType>
 
-/** float16 takes half of the memory, and reading a prompt then takes longer. */
-export type CacheType = 'float32' | 'float16'
+/** float16 takes half of the memory and int8 a quarter (cache-scales.ts), and reading a prompt then takes longer. */
+export const cacheTypes = ['float32', 'float16', 'int8'] as const
+export type CacheType = (typeof cacheTypes)[number]
 
 /** Below this, growing would cost more than the memory is worth. */
 const smallestCapacity = 256

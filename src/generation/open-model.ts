@@ -3,6 +3,7 @@
 import { loadWeights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type CompiledModel, type CompileOptions, compileModel, compileSupplied } from './compiled-model.ts'
+import type { CacheType } from './kv-cache.ts'
 import { cachedWeights, cacheFolder, keyOf, prepareCache } from './model-cache.ts'
 import { attempt } from './model-folder.ts'
 import { isWorthKeeping, openPictureCache, type PictureCache, pictureFolder } from './picture-cache.ts'
@@ -23,6 +24,8 @@ export type OpenModelOptions = {
   readonly pictureCache?: string | false | undefined
   /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
   readonly contextMemory?: number | undefined
+  /** How the KV cache keeps its numbers; float32 when left out, or float16 where that would not leave room for the model's whole context. */
+  readonly cacheType?: CacheType | undefined
   /** Called while weights are converted, which a large model takes minutes for, once. */
   readonly onConversion?: ConversionOptions['onProgress']
   readonly signal?: AbortSignal | undefined
@@ -37,12 +40,12 @@ export async function openModel(
   { folder, config }: { folder: string; config: LlavaConfig },
   options: OpenModelOptions,
 ): Promise<{ model: CompiledModel; choice: PrecisionChoice }> {
-  const { threads, signal, contextMemory } = options
+  const { threads, signal, contextMemory, cacheType } = options
   const choice = choosePrecision(config, { wanted: options.precision })
   const { precision } = choice
   const pictureCache = pictureCacheFor({ folder, config }, { ...options, precision })
   const withCache = (model: CompiledModel): CompiledModel => ({ ...model, pictureCache })
-  const limits: CompileOptions = { threads, signal, contextMemory }
+  const limits: CompileOptions = { threads, signal, contextMemory, cacheType }
   const read = <T>(from: () => Promise<T>) =>
     attempt(folder, 'its weights', from).catch((error) => {
       throw signal?.aborted ? signal.reason : error

@@ -4,11 +4,10 @@ import { randomView, randomWeights, tinyConfig, tinySiglipConfig } from '../../t
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
-import { sumsSaturate } from '../runtime/integer-sums.ts'
 import { quantizeBlocks, quantizeRows, restoreBlocks, restoreRows } from '../runtime/quantize.ts'
 import { type CompiledModel, compileModel, disposeModel } from './compiled-model.ts'
 import { closeContext, openContext, readPrompt, readToken } from './context.ts'
-import { bytesOfWeights, choosePrecision, formOf, formsOf, type Precision, precisions } from './precision.ts'
+import { bytesOfWeights, choosePrecision, formOf, formsOf, type Precision, precisions, type Role } from './precision.ts'
 import { type Prompt, preparePicture } from './prompt.ts'
 import { greedy } from './sampling.ts'
 import { trace } from './trace.ts'
@@ -116,26 +115,18 @@ test.each(
 
 test('mixed reads prompts in codes of channels and answers in blocks', async () => {
   const weights = randomWeights(config)
-  const models = new Map<string, CompiledModel>()
-  for (const precision of ['mixed', 'int8', 'int4-128'] as const) {
-    models.set(precision, await compileModel({ config, weights }, { precision, threads: 1 }))
-  }
-  models.set('restored', await compileModel({ config, weights: restored(weights, 'mixed') }, { threads: 1 }))
-  const [mixed, int8, int4, plain] = [...models.values()] as [
-    CompiledModel,
-    CompiledModel,
-    CompiledModel,
-    CompiledModel,
-  ]
-  const logits = await logitsOf(mixed)
-  expect(relativeError(logits.slice(0, 1), (await logitsOf(plain)).slice(0, 1))).toBeLessThan(0.06)
-  // On processors whose integer sums saturate, prompts have a bit less than in int8.
-  if (!sumsSaturate()) expect(logits[0]).toEqual((await logitsOf(int8))[0])
-  expect(logits[1]).not.toEqual((await logitsOf(int8))[1])
-  expect(logits[0]).not.toEqual((await logitsOf(int4))[0])
+  const compile = (of: Weights, precision: Precision) =>
+    compileModel({ config, weights: of }, { precision, threads: 1 })
+  const [mixed, blocks] = [await compile(weights, 'mixed'), await compile(weights, 'int4-128')]
+  const plain = await compile(restored(weights, 'mixed'), 'f32') // the form of prompts is the first
+  const [prompt, ...answers] = await logitsOf(mixed)
+  expect(relativeError([prompt!], [(await logitsOf(plain))[0]!])).toBeLessThan(0.06)
+  const [coarse, ...same] = await logitsOf(blocks)
+  expect(relativeError([prompt!], [coarse!])).toBeGreaterThan(0.06)
+  expect(answers).not.toEqual(same) // what they look back at differs
   const traced = (await trace(mixed, promptOf(config))).get('logits')?.data as Float32Array
-  expect(relativeError([traced.slice(-logits[0]!.length)], logits.slice(0, 1))).toBeLessThan(0.02)
-  for (const model of models.values()) await disposeModel(model)
+  expect(relativeError([traced.slice(-prompt!.length)], [prompt!])).toBeLessThan(0.02)
+  for (const model of [mixed, blocks, plain]) await disposeModel(model)
 })
 
 test('a cache of float16 holds what one of float32 holds, to the rounding of its numbers', async () => {
@@ -148,6 +139,31 @@ test('a cache of float16 holds what one of float32 holds, to the rounding of its
   expect(error).toBeLessThan(0.003)
   await disposeModel(half)
   await disposeModel(plain)
+})
+
+test('a cache of int8 holds what one of float32 holds, to 8 bits of the largest number of each channel', async () => {
+  const weights = randomWeights(config)
+  const coded = await compileModel({ config, weights }, { threads: 1, cacheType: 'int8' })
+  const plain = await compileModel({ config, weights }, { threads: 1, cacheType: 'float32' })
+  const error = relativeError(await logitsOf(coded), await logitsOf(plain))
+  expect(error).toBeGreaterThan(0)
+  expect(error).toBeLessThan(0.04) // steps of a 50th of the largest number
+
+  // The scales leave room for what the prompt of the test holds, and not much more.
+  const context = openContext(coded)
+  await readPrompt(context, promptOf(config))
+  for (const [block, { key, value }] of (context.cache?.blocks ?? []).entries()) {
+    for (const [kind, codes] of [
+      ['key', key],
+      ['value', value],
+    ] as const) {
+      const sizes = [...codes.data].map(Math.abs)
+      expect(Math.max(...sizes), `${kind}s of block ${block}`).toBeGreaterThan(25)
+      expect(sizes.filter((size) => size >= 127).length / sizes.length).toBeLessThan(0.01)
+    }
+  }
+  closeContext(context)
+  for (const model of [coded, plain]) await disposeModel(model)
 })
 
 describe('choosing', () => {
@@ -187,10 +203,13 @@ describe('choosing', () => {
       expect(bytesOfWeights(config, precision)).toBe(bytes)
     }
     const down = { name: 'languageModel.blocks.0.mlp.down.weight', shape: [128, 192] }
-    const prompt = (precision: Precision, sums: boolean) =>
-      formOf(down, { precision, role: 'prompt', saturating: () => sums })
-    expect([prompt('mixed', false), prompt('mixed', true)]).toEqual(['int8', 'int7'])
-    expect([prompt('int8', false), prompt('int8', true)]).toEqual(['int8', 'uint8'])
+    const up = { name: 'visionEncoder.blocks.0.mlp.up.weight', shape: [192, 128] }
+    const forms = (weight: typeof down, options: { precision: Precision; role: Role }) =>
+      [false, true].map((sums) => formOf(weight, { ...options, saturating: () => sums }))
+    expect(forms(down, { precision: 'mixed', role: 'prompt' })).toEqual(['int8', 'int7'])
+    expect(forms(down, { precision: 'int8', role: 'prompt' })).toEqual(['int8-32', 'int8-32'])
+    expect(forms(up, { precision: 'int4', role: 'encoder' })).toEqual(['int8', 'int7'])
+    expect(forms(up, { precision: 'int8', role: 'encoder' })).toEqual(['int8', 'uint8'])
     expect(formOf(down, { precision: 'mixed', role: 'decoding' })).toBe('int4-128')
   })
 })

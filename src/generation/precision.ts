@@ -7,9 +7,9 @@ import { sumsSaturate } from '../runtime/integer-sums.ts'
 import { bytesOfParts, partsOf, type WeightForm } from './weight-forms.ts'
 
 /**
- * `int8`: linear layers in 8 bits with a scale per channel, activations in 8 bits with a scale per token. `int4`: the language model's linear layers
- * in blocks of 32 numbers with 4 bits; `int4-128`: larger blocks, faster and coarser. `mixed`: prompts are read in int8 and answers written in
- * int4-128, for which both are kept. In all of these the vision encoder is int8, token embedding and head have 8 bits, norms and biases float32.
+ * `int8`: the language model in blocks of 32 numbers with 8 bits. `int4`: its linear layers in blocks of 32 numbers with 4 bits; `int4-128`: larger
+ * blocks, faster and coarser. `mixed`: prompts are read in 8 bits with a scale per channel, the quickest product, and answers written in int4-128, for
+ * which both are kept. In all of these the vision encoder has 8 bits per channel, token embedding and head 8 bits in blocks, norms and biases float32.
  */
 export const precisions = ['f32', 'f16', 'int8', 'int4', 'int4-128', 'mixed'] as const
 export type Precision = (typeof precisions)[number]
@@ -28,11 +28,11 @@ export function formOf(
   // Only what multiplies or is looked up: norms, biases and positions are few numbers.
   if (precision === 'f32' || shape.length !== 2 || !name.endsWith('.weight')) return 'float32'
   if (precision === 'f16') return 'float16'
+  if (role === 'encoder') return saturating() ? (precision === 'int8' ? 'uint8' : 'int7') : 'int8'
+  if (precision === 'int8') return 'int8-32'
   // Eight bits in rows, which serve as a table and as a head alike.
   if (name === 'languageModel.tokenEmbedding.weight' || name === 'languageModel.head.weight') return 'int8-128'
-  if (role === 'encoder' || precision === 'int8' || (precision === 'mixed' && role === 'prompt')) {
-    return saturating() ? (precision === 'int8' ? 'uint8' : 'int7') : 'int8'
-  }
+  if (precision === 'mixed' && role === 'prompt') return saturating() ? 'int7' : 'int8'
   return precision === 'int4' ? 'int4-32' : 'int4-128'
 }
 

@@ -2,10 +2,11 @@
 
 import { disposeTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run } from '../runtime/session.ts'
-import { type CompiledModel, compileGraph, type EncodedPicture, type RunLimits } from './compiled-model.ts'
+import { type CompiledModel, compileGraph, type RunLimits } from './compiled-model.ts'
 import { expectFits } from './context.ts'
 import { encodePicture } from './encode-picture.ts'
 import { joined } from './joined.ts'
+import type { EncodedPicture } from './language-inputs.ts'
 import { countVisualTokens, type Prompt } from './prompt.ts'
 import { type Values, wholeGraph, wholeInputs } from './uncached.ts'
 

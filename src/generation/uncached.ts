@@ -9,15 +9,9 @@ import { mergedSequence } from '../model/llava.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run } from '../runtime/session.ts'
 import { causalMask, input, type Tensor } from '../tensor/index.ts'
-import {
-  type CompiledModel,
-  compileGraph,
-  type EncodedPicture,
-  type RunLimits,
-  sequenceInputs,
-  weightSource,
-} from './compiled-model.ts'
+import { type CompiledModel, compileGraph, type RunLimits, weightSource } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
+import { type EncodedPicture, sequenceInputs } from './language-inputs.ts'
 import type { Prompt } from './prompt.ts'
 import { greedy } from './sampling.ts'
 

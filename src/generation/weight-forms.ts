@@ -12,7 +12,7 @@ import { fromBlocks, fromChannels, parameter, widen } from '../tensor/index.ts'
  * `int8`, `uint8` and `int7`: a scale per output channel. On processors whose integer sums overflow (integer-sums.ts), `int8` would be wrong, `uint8`
  * is exact and slower, and `int7`, with codes from −64 to 64, is exact and as fast. With a number: a scale for each block of so many numbers of a row.
  */
-export type WeightForm = 'float32' | 'float16' | ChannelForm | 'int8-128' | 'int4-32' | 'int4-128'
+export type WeightForm = 'float32' | 'float16' | ChannelForm | 'int8-32' | 'int8-128' | 'int4-32' | 'int4-128'
 
 type ChannelForm = 'int8' | 'uint8' | 'int7'
 
@@ -53,6 +53,7 @@ function isChannelForm(form: WeightForm): form is ChannelForm {
 }
 
 const blockFormats = {
+  'int8-32': { bits: 8, block: 32 },
   'int8-128': { bits: 8, block: 128 },
   'int4-32': { bits: 4, block: 32 },
   'int4-128': { bits: 4, block: 128 },

@@ -13,6 +13,7 @@ import {
   expectShape,
   gatherRows,
   type KeyValueCache,
+  largestOfChannels,
   linear,
   mul,
   type RotaryTables,
@@ -44,8 +45,11 @@ export type LanguageModelResult = {
   /** What entered the first block, then the output of each block: depth + 1 times [B, L, D]. */
   readonly hiddenStates: readonly Tensor[]
   /** One per block, when the context was cached. */
-  readonly caches: readonly KeyValueCache[]
+  readonly caches: readonly ExtendedCache[]
 }
+
+/** A cache after the call, and the largest size of the numbers that were appended, per channel [Nkv·H]; keys before their rotation. */
+export type ExtendedCache = KeyValueCache & { readonly largest: { readonly key: Tensor; readonly value: Tensor } }
 
 /** Token ids (any shape, int64) → embeddings [.., D]. */
 export function embedTokens(config: LanguageModelConfig, weights: WeightSource, ids: Tensor): Tensor {
@@ -64,7 +68,7 @@ export function languageModel(
   expectShape(embeddings.shape, ['_', '_', config.width], 'Language model input')
   const own = within(weights, 'languageModel')
   const tables = rotaryTables({ positions: config.context, headSize: config.headSize, theta: config.ropeTheta })
-  const caches: KeyValueCache[] = []
+  const caches: ExtendedCache[] = []
   const hiddenStates = [embeddings]
   let x = embeddings // [B, L, D]
   for (let block = 0; block < config.depth; block++) {
@@ -92,7 +96,7 @@ function decoderBlock(
   config: LanguageModelConfig,
   weights: WeightSource,
   { x, context, block, tables }: BlockInput,
-): { x: Tensor; cache: KeyValueCache | undefined } {
+): { x: Tensor; cache: ExtendedCache | undefined } {
   const normal = norm(config, within(weights, 'norm1'), x)
   const { output, cache } = selfAttention(config, within(weights, 'attention'), { x: normal, context, block, tables })
   const attended = add(x, output)
@@ -106,7 +110,7 @@ function selfAttention(
   config: LanguageModelConfig,
   weights: WeightSource,
   { x, context, block, tables }: BlockInput,
-): { output: Tensor; cache: KeyValueCache | undefined } {
+): { output: Tensor; cache: ExtendedCache | undefined } {
   const { width: D, heads, keyValueHeads, headSize } = config
   const layer = (name: string, [out, width]: readonly [number, number], biased: boolean) =>
     ({
@@ -130,7 +134,8 @@ function selfAttention(
   }
   const { lastIndex, total } = context
   const attended = cachedAttention({ query, key, value, cache, lastIndex, total }, { heads, keyValueHeads, tables })
-  return { output: project(attended.output), cache: attended.cache }
+  const largest = { key: largestOfChannels(key), value: largestOfChannels(value) }
+  return { output: project(attended.output), cache: { ...attended.cache, largest } }
 }
 
 /** SwiGLU: down(silu(gate x) · up x). */

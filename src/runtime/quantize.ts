@@ -85,8 +85,8 @@ export function restoreBlocks(
   })
 }
 
-/** How far the codes may reach beyond or short of the largest number, in codes. 8 bits are fine enough without. */
-const stretches = [0, -0.5, 0.4, 0.9, 1.6]
+/** How far the codes may reach beyond or short of the largest number, in codes. 8 bits are fine enough with little of it. */
+const stretches = { 4: [0, -0.5, 0.4, 0.9, 1.6], 8: [0, -1] } as const
 
 /** The number of codes per unit that leaves the least error, and the scale that then fits best. */
 function bestStep(
@@ -103,7 +103,7 @@ function bestStep(
   const low = -middle
   const high = middle - 1
   // The lowest code has no opposite: the number of largest size becomes that one.
-  for (const stretch of middle === 8 ? stretches : [-1]) {
+  for (const stretch of stretches[middle === 8 ? 4 : 8]) {
     const step = -(middle + stretch) / extreme
     let products = 0
     let squares = 0

@@ -147,6 +147,8 @@ export type KeyValueCache = {
   /** [B, Nkv, capacity, H] */
   readonly key: Tensor
   readonly value: Tensor
+  /** What one step of an int8 cache stands for: [1, Nkv, 1, H] each. */
+  readonly scales?: { readonly key: Tensor; readonly value: Tensor } | undefined
 }
 
 /**
@@ -154,7 +156,7 @@ export type KeyValueCache = {
  * query [B, L, N·H], key and value [B, L, Nkv·H] without rotary positions: the node adds them from `tables`.
  * `lastIndex` [B] int32 is, per row, the number of tokens in the cache after this call, minus 1; `total` int32 [] the largest such number.
  * When the returned cache is bound to the memory of the given one, nothing is copied.
- * A cache of float16 takes half of the memory; what goes through it is rounded.
+ * A cache of float16 takes half of the memory, one of int8 with scales a quarter; what goes through it is rounded, and in int8 cut off at 127 steps.
  */
 export function cachedAttention(
   inputs: { query: Tensor; key: Tensor; value: Tensor; cache: KeyValueCache; lastIndex: Tensor; total: Tensor },
@@ -164,19 +166,56 @@ export function cachedAttention(
   const half = cache.key.dtype === 'float16'
   const alike = (x: Tensor) => (half ? cast(x, 'float16') : x)
   const [query, key, value] = [alike(inputs.query), alike(inputs.key), alike(inputs.value)]
+  const { scales } = cache
+  if ((cache.key.dtype === 'int8') !== (scales !== undefined)) {
+    throw new TypeError(`Cannot attend to a cache of ${cache.key.dtype}: expected scales for int8 and for nothing else`)
+  }
+  const plain = [query, key, value, cache.key, cache.value, lastIndex, total, alike(tables.cos), alike(tables.sin)]
   const [mixed, nextKey, nextValue] = applyAll({
     operator: 'cachedAttention',
-    inputs: [query, key, value, cache.key, cache.value, lastIndex, total, alike(tables.cos), alike(tables.sin)],
+    inputs: scales === undefined ? plain : [...plain, scales.key, scales.value],
     outputs: [query, cache.key, cache.value],
-    onnx: (emit, names, outputs) =>
-      emit.node('GroupQueryAttention', names, outputs, {
+    onnx: (emit, names, outputs) => {
+      const unused = ['', '', ''] // positions, a bias of the scores, attention sinks
+      const inputs =
+        scales === undefined ? names : [...names.slice(0, plain.length), ...unused, ...names.slice(plain.length)]
+      const codes = { k_quant_type: 'PER_CHANNEL', v_quant_type: 'PER_CHANNEL', kv_cache_bit_width: 8 }
+      emit.node('GroupQueryAttention', inputs, outputs, {
         domain: 'com.microsoft',
-        attributes: { num_heads: heads, kv_num_heads: keyValueHeads, do_rotary: 1 },
-      }),
+        attributes: { num_heads: heads, kv_num_heads: keyValueHeads, do_rotary: 1, ...(scales !== undefined && codes) },
+      })
+    },
   })
   if (mixed === undefined || nextKey === undefined || nextValue === undefined)
     throw new Error('Attention has no output')
-  return { output: half ? cast(mixed, 'float32') : mixed, cache: { key: nextKey, value: nextValue } }
+  return { output: half ? cast(mixed, 'float32') : mixed, cache: { key: nextKey, value: nextValue, scales } }
+}
+
+/**
+ * How far each row reaches, as `cachedAttention` wants to be told, from a mask [B, total] (int64) of ones for the tokens that count: those in the cache
+ * and the new ones. Rows may end in zeros; zeros before ones are not known to the cache.
+ */
+export function reachOfMask(mask: Tensor): { lastIndex: Tensor; total: Tensor } {
+  const [batch = 1] = mask.shape
+  const [lastIndex, total] = applyAll({
+    operator: 'reachOfMask',
+    inputs: [mask],
+    outputs: [
+      { dtype: 'int32', shape: [batch] },
+      { dtype: 'int32', shape: [] },
+    ],
+    onnx: (emit, [ones = ''], [last = '', width = '']) => {
+      const [count, before, sizes, columns] = [emit.value(), emit.value(), emit.value(), emit.value()]
+      emit.node('ReduceSum', [ones, emit.integers([1])], [count], { attributes: { keepdims: 0 } })
+      emit.node('Sub', [count, emit.constant('int64', [], BigInt64Array.of(1n))], [before])
+      emit.node('Cast', [before], [last], { attributes: { to: 6 } })
+      emit.node('Shape', [ones], [sizes])
+      emit.node('Gather', [sizes, emit.constant('int64', [], BigInt64Array.of(1n))], [columns])
+      emit.node('Cast', [columns], [width], { attributes: { to: 6 } })
+    },
+  })
+  if (lastIndex === undefined || total === undefined) throw new Error('A mask has no reach')
+  return { lastIndex, total }
 }
 
 const negatives = new WeakMap<Tensor, Tensor>()

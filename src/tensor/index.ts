@@ -8,6 +8,7 @@ export {
   causalMask,
   type KeyValueCache,
   type RotaryTables,
+  reachOfMask,
   rotary,
   rotaryTables,
 } from './attention.ts'
@@ -34,10 +35,10 @@ export {
 } from './elementwise.ts'
 export { gradient } from './gradient.ts'
 export { addPicked, addRows, gatherRows, pick, repeatHeads, replaceRows } from './indexing.ts'
-export { concat, rows, slice, splitLast, transpose } from './layout.ts'
+export { concat, lastPositions, rows, slice, splitLast, transpose } from './layout.ts'
 export { crossEntropy, logSoftmax, sigmoidLoss } from './loss.ts'
 export { addLowRank, linear, matmul } from './matmul.ts'
-export { layerNorm, mean, rmsNorm, softmax } from './normalization.ts'
+export { largestOfChannels, layerNorm, mean, rmsNorm, softmax } from './normalization.ts'
 export { type GraphValue, type OnnxGraph, type OperatorSet, type ParameterPlacement, writeOnnx } from './onnx.ts'
 export { fromBlocks, fromChannels, widen } from './quantized.ts'
 export { recompute } from './recompute.ts'

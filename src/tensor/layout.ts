@@ -53,6 +53,24 @@ export function slice(x: Tensor, { axis, start, end }: { axis: number; start: nu
   })
 }
 
+/** The last `count` (int64 []) positions of x [B, L, D], all of them for 0: [B, `name`, D]. For generation only; it has no gradient. */
+export function lastPositions(x: Tensor, count: Tensor, { name }: { name: string }): Tensor {
+  const [batch = 1, , width = 1] = x.shape
+  return apply({
+    operator: 'lastPositions',
+    inputs: [x, count],
+    dtype: x.dtype,
+    shape: [batch, name, width],
+    onnx: (emit, [input = '', wanted = ''], outputs) => {
+      const [before, start] = [emit.value(), emit.value()]
+      emit.node('Neg', [wanted], [before])
+      emit.node('Unsqueeze', [before, emit.integers([0])], [start])
+      const end = emit.integers([Number.MAX_SAFE_INTEGER])
+      emit.node('Slice', [input, start, end, emit.integers([1])], outputs)
+    },
+  })
+}
+
 /** Joins tensors that differ only along `axis`. */
 export function concat(parts: readonly Tensor[], axis: number): Tensor {
   const [first] = parts

@@ -14,6 +14,22 @@ export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
   return scaleBy(sum(x, options), 1 / count)
 }
 
+/** The largest size of a number in each channel: x [.., D] → [D]. For calibration; it has no gradient. */
+export function largestOfChannels(x: Tensor): Tensor {
+  return apply({
+    operator: 'largestOfChannels',
+    inputs: [x],
+    dtype: x.dtype,
+    shape: x.shape.slice(-1),
+    onnx: (emit, inputs, outputs) => {
+      const size = emit.value()
+      emit.node('Abs', inputs, [size])
+      const axes = emit.integers(x.shape.slice(0, -1).map((_, axis) => axis))
+      emit.node('ReduceMax', [size, axes], outputs, { attributes: { keepdims: 0 } })
+    },
+  })
+}
+
 export function softmax(x: Tensor): Tensor {
   return apply({
     operator: 'softmax',

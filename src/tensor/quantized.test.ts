@@ -104,7 +104,7 @@ function relativeError(found: ArrayLike<number>, expected: Float32Array): number
   return Math.sqrt(error / size)
 }
 
-const kinds = ['channels, unsigned', 'channels of 7 bits', '4 32', '4 128', '8 128']
+const kinds = ['channels, unsigned', 'channels of 7 bits', '4 32', '4 128', '8 32', '8 128']
 
 // Signed codes of 8 bits are only for processors that add up their products exactly.
 describe.each(sumsSaturate() ? kinds : ['channels', ...kinds])('a weight stored as %s', (kind) => {
@@ -237,4 +237,30 @@ describe('codes', () => {
       expect(Number.isFinite(scales[0])).toBe(true)
     }
   })
+})
+
+test('numbers that are large in few channels do not make the others coarse', async () => {
+  const [rows, out, width] = [6, 48, 320]
+  const even = (count: number, seed: number) => numbers(count, seed).map((value) => Math.max(-3, Math.min(3, value)))
+  const { weight, tensors, restored } = stored('channels of 7 bits', even(out * width, 1), [out, width])
+  const x = even(rows * width, 2).map((value, i) => (i % width === 17 || i % width === 200 ? 100 * value : value))
+  const y = await compute(linear(input('x', 'float32', [1, rows, width]), { weight }), {
+    tensors,
+    inputs: { x: residentTensor('float32', [1, rows, width], { data: x }) },
+  })
+  const bias = new Float32Array(out)
+  const rest = x.map((value, i) => (i % width === 17 || i % width === 200 ? 0 : value))
+  // Of what the other channels add up to: with one scale for all channels, each would be off by a whole one.
+  const others = product(rest, restored, { width, bias })
+  const large = product(
+    x.map((value, i) => value - rest[i]!),
+    restored,
+    { width, bias },
+  )
+  expect(
+    relativeError(
+      (y.data as Float32Array).map((value, i) => value - large[i]!),
+      others,
+    ),
+  ).toBeLessThan(0.02)
 })

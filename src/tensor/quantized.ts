@@ -8,7 +8,7 @@
 import { add, cast, mul } from './elementwise.ts'
 import { slice } from './layout.ts'
 import { knownDim, type Shape } from './shape.ts'
-import { apply, constant, type Tensor } from './tensor.ts'
+import { apply, applyAll, constant, type Tensor } from './tensor.ts'
 
 /** A float16 weight as float32. */
 export function widen(half: Tensor): Tensor {
@@ -126,39 +126,91 @@ function productOfBlocks(x: Tensor, stored: StoredForm, width: number): Tensor {
   })
 }
 
-/** The scale of a token is its largest absolute value: LLaMA's outliers would drown the other tokens if all shared one. */
+/**
+ * The scale of a token is its largest absolute value: LLaMA's outliers would drown the other tokens if all shared one. They stand in few channels, always
+ * the same: the channels with the largest numbers are multiplied in float32, so that the others share the scale among themselves (LLM.int8(), Dettmers
+ * et al. 2022 §3.2; here a fixed count of channels instead of a threshold).
+ */
 function productOfIntegers(x: Tensor, stored: StoredForm): Tensor {
   const [values, scales] = stored.inputs as [Tensor, Tensor]
-  const { codes, scale } = codesOfTokens(x)
-  const product = apply({
+  const { codes, scale, channels, outliers } = codesOfTokens(x)
+  return apply({
     operator: 'productOfIntegers',
-    inputs: [codes, values, scales],
+    inputs: [codes, values, scales, scale, channels, outliers],
     dtype: 'float32',
     shape: [...x.shape.slice(0, -1), values.shape[1] ?? 1],
-    onnx: (emit, [a = '', b = '', scale = ''], outputs) => {
+    onnx: (emit, [a = '', b = '', columns = '', tokens = '', channel = '', large = ''], outputs) => {
       const one = emit.constant('float32', [], Float32Array.of(1))
       const zero = emit.constant('uint8', [], Uint8Array.of(middle))
-      const zeros = values.dtype === 'uint8' ? [zero, zero] : [zero]
-      emit.node('MatMulIntegerToFloat', [a, b, one, scale, ...zeros], outputs, { domain: 'com.microsoft' })
+      const isUnsigned = values.dtype === 'uint8'
+      const zeros = isUnsigned ? [zero, zero] : [zero]
+      const [product, most, rest] = [emit.value(), emit.value(), emit.value()]
+      const [rows, numbers, weights] = [emit.value(), emit.value(), emit.value()]
+      emit.node('MatMulIntegerToFloat', [a, b, one, columns, ...zeros], [product], { domain: 'com.microsoft' })
+      emit.node('Mul', [product, tokens], [most])
+      emit.node('Gather', [b, channel], [rows], { attributes: { axis: 0 } }) // [k, Out]
+      const codes = isUnsigned ? emit.value() : numbers
+      emit.node('Cast', [rows], [codes], { attributes: { to: 1 } })
+      if (isUnsigned) emit.node('Sub', [codes, emit.constant('float32', [], Float32Array.of(middle))], [numbers])
+      emit.node('Mul', [numbers, columns], [weights])
+      emit.node('MatMul', [large, weights], [rest])
+      emit.node('Add', [most, rest], outputs)
     },
   })
-  return mul(product, scale)
 }
 
 const middle = 128
 const smallest = 1e-20
 
-const known = new WeakMap<Tensor, { codes: Tensor; scale: Tensor }>()
+/** Channels that are multiplied in float32: enough for the outliers that were found in trained models, next to nothing of the work. */
+function countOutliers(width: number): number {
+  return Math.min(32, Math.max(1, Math.floor(width / 32)))
+}
 
-/** Each token's numbers as 8 bits: codes uint8 [.., In], scale float32 [.., 1]. Made once, however many layers read x. */
-function codesOfTokens(x: Tensor): { codes: Tensor; scale: Tensor } {
+type TokenCodes = {
+  readonly codes: Tensor // uint8 [.., In], the middle code in the outlier channels
+  readonly scale: Tensor // float32 [.., 1]
+  readonly channels: Tensor // int64 [k], those with the outliers
+  readonly outliers: Tensor // float32 [.., k]
+}
+
+const known = new WeakMap<Tensor, TokenCodes>()
+
+/** Each token's numbers as 8 bits, but for the channels with the largest numbers of all tokens. Made once, however many layers read x. */
+function codesOfTokens(x: Tensor): TokenCodes {
   const before = known.get(x)
   if (before !== undefined) return before
+  const width = knownDim(x.shape.at(-1), 'the width of the input of a linear layer')
+  const count = countOutliers(width)
+  const leading = x.shape.slice(0, -1)
+  const [channels, outliers, rest] = applyAll({
+    operator: 'outlierChannels',
+    inputs: [x],
+    outputs: [
+      { dtype: 'int64', shape: [count] },
+      { dtype: 'float32', shape: [...leading, count] },
+      { dtype: 'float32', shape: x.shape },
+    ],
+    onnx: (emit, [numbers = ''], [channel = '', large = '', small = '']) => {
+      const [size, largest, ranked, kept] = [emit.value(), emit.value(), emit.value(), emit.value()]
+      emit.node('Abs', [numbers], [size])
+      emit.node('ReduceMax', [size, emit.integers(leading.map((_, axis) => axis))], [largest], {
+        attributes: { keepdims: 0 },
+      })
+      emit.node('TopK', [largest, emit.integers([count])], [ranked, channel])
+      emit.node('Gather', [numbers, channel], [large], { attributes: { axis: -1 } })
+      const ones = emit.constant('float32', [width], new Float32Array(width).fill(1))
+      const zeros = emit.constant('float32', [count], new Float32Array(count))
+      emit.node('ScatterElements', [ones, channel, zeros], [kept])
+      emit.node('Mul', [numbers, kept], [small])
+    },
+  })
+  if (channels === undefined || outliers === undefined || rest === undefined) throw new Error('Outliers have no output')
   const scale = apply({
     operator: 'scaleOfTokens',
-    inputs: [x],
+    inputs: [rest],
     dtype: 'float32',
-    shape: [...x.shape.slice(0, -1), 1],
+    shape: [...leading, 1],
     onnx: (emit, inputs, outputs) => {
       const [size, largest, shrunk] = [emit.value(), emit.value(), emit.value()]
       emit.node('Abs', inputs, [size])
@@ -169,7 +221,7 @@ function codesOfTokens(x: Tensor): { codes: Tensor; scale: Tensor } {
   })
   const codes = apply({
     operator: 'codesOfTokens',
-    inputs: [x, scale],
+    inputs: [rest, scale],
     dtype: 'uint8',
     shape: x.shape,
     onnx: (emit, inputs, outputs) => {
@@ -179,7 +231,7 @@ function codesOfTokens(x: Tensor): { codes: Tensor; scale: Tensor } {
       emit.node('QuantizeLinear', [scaled, one, emit.constant('uint8', [], Uint8Array.of(middle))], outputs)
     },
   })
-  const result = { codes, scale }
+  const result = { codes, scale, channels, outliers }
   known.set(x, result)
   return result
 }
