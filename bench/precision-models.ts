@@ -38,7 +38,7 @@ export async function picturebookModel(scenes: number): Promise<PrecisionModel> 
   for (let index = 0; index < scenes; index++) {
     const sample = await source.sample(index)
     const [picture, whole] = [
-      await sample.picture?.(),
+      await sample.pictures[0]?.pixels(),
       tokenizeConversation(sample.turns, { template, tokenizer, imageToken: config.imageToken }),
     ]
     if (picture === undefined) throw new Error('A scene has no picture')

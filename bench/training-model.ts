@@ -92,7 +92,7 @@ export async function createBenchStep(model: BenchModel = benchModel, { checkpoi
   const samples = Array.from({ length: batch }, (_, b) => ({
     ids: Int32Array.from({ length }, (_, t) => (t === 0 ? config.imageToken : (b * 7919 + t * 104_729) % vocabulary)),
     loss: Uint8Array.from({ length }, (_, t) => (t === 0 ? 0 : 1)),
-    pictureStart: 0,
+    pictures: [{ start: 0, length: config.visualTokens, views: 1 }],
     answers: [{ start: 1, end: length }],
   }))
   const inputs = {

@@ -3,6 +3,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import {
   cpSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -398,7 +399,14 @@ test('a model is converted once, listed and cleared', { timeout: slow }, async (
     expect(JSON.parse((await runHere('cache', 'list', '--json')).stdout).models).toMatchObject([
       { precision: 'int4', model },
     ])
-    expect((await runHere('cache', 'clear')).stdout).toMatch(/^Deleted 1 converted model, 1 MB, from /)
+    const pictures = join(folder, 'cache/pictures', 'a'.repeat(32))
+    mkdirSync(pictures, { recursive: true })
+    writeFileSync(join(pictures, `${'b'.repeat(64)}.safetensors`), Buffer.alloc(2_000_000))
+    expect((await runHere('cache')).stdout).toMatch(/\nvisual tokens of 1 picture, 2 MB, in .*pictures\n$/)
+    expect(JSON.parse((await runHere('cache', '--json')).stdout).pictures).toMatchObject({ count: 1, bytes: 2e6 })
+    expect((await runHere('cache', 'clear')).stdout).toMatch(
+      /^Deleted 1 converted model, 1 MB, from .*\nDeleted visual tokens of 1 picture, 2 MB, from .*\n$/,
+    )
     expect((await runHere('cache')).stdout).toMatch(/^No converted models in /)
     expect((await runHere(...words.slice(0, -1), 'int5')).stderr).toMatch(
       /Cannot use --precision int5: expected f32, f16, int8/,

@@ -4,7 +4,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { readPictureSize } from '../src/image/decode.ts'
+import { readImageSize } from '../src/image/decode.ts'
 import {
   type Behaviour,
   type ChatServer,
@@ -158,7 +158,7 @@ describe('generate from what people have', () => {
     expect(stderr).toContain('b.png: no such file')
     const [{ boxes, captions }] = await linesOf('table', 'data', 'provenance.jsonl')
     expect(captions).toEqual(['A cat, and ducks.'])
-    const { width } = await readPictureSize(picture).then((size) => size!)
+    const { width } = await readImageSize(picture)
     expect(boxes).toEqual([
       { category: 'cat', box: [8, 8, 24, 24].map((value) => Math.round((1000 * value) / width) / 1000) },
     ])

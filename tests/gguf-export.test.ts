@@ -9,11 +9,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { exportGguf } from '../src/checkpoint/export-gguf.ts'
 import { loadWeights } from '../src/checkpoint/load.ts'
 import { encodeText } from '../src/conversation/tokenizer.ts'
-import { compileModel, disposeModel } from '../src/generation/compiled-model.ts'
+import { type CompiledModel, compileModel, disposeModel } from '../src/generation/compiled-model.ts'
 import { closeContext, openContext, readPrompt } from '../src/generation/context.ts'
 import { encodePicture } from '../src/generation/encode-picture.ts'
 import { readTokenizer } from '../src/generation/model-folder.ts'
-import { preparePicture } from '../src/generation/prompt.ts'
+import type { PreparedPicture } from '../src/generation/prompt.ts'
 import { generateUncached } from '../src/generation/uncached.ts'
 import { pixels } from '../src/image/pixels.ts'
 import { preprocess } from '../src/image/preprocess.ts'
@@ -34,11 +34,9 @@ import { tinyConfig, tinySiglipConfig, writeTinyModel } from './tiny-model.ts'
 /** llama.cpp looks GELU up in a table of float16 numbers and uses its tanh form; without GELU only sums are in another order. */
 const tolerance = 3e-3
 
+type Output = { visualTokens: number[]; logits: number[]; tokens: number[] }
 type References = {
-  outputs: Record<
-    string,
-    { sha256: { model: string; mmproj: string }; visualTokens: number[]; logits: number[]; tokens: number[] }
-  >
+  outputs: Record<string, Output & { sha256: { model: string; mmproj: string }; wide?: Output }>
   tokenized: Record<'sentence-pieces' | 'byte-pairs', number[][]>
   quantized: Record<'F16' | 'Q8_0' | 'Q4_0', Record<string, string>>
 }
@@ -59,25 +57,55 @@ describe.each(Object.keys(referenceModels))('%s', (name) => {
     const hashes = { model: sha256(readFileSync(files.model)), mmproj: sha256(readFileSync(files.mmproj)) }
     expect(hashes).toEqual(reference.sha256)
 
-    const side = config.vision.imageSide
     const processor = readImageProcessorConfig(
       JSON.parse(readFileSync(join(folder, 'preprocessor_config.json'), 'utf8')),
     )
-    const picture = preparePicture(preprocess(pixels(side, side, noisePicture(side)), processor), config)
     const model = await compileModel({ config, weights: await loadWeights(folder, config) }, { threads: 1 })
-    const { visualTokens } = await encodePicture(model, picture)
-    expect(relativeDifference(visualTokens, reference.visualTokens)).toBeLessThan(tolerance)
-
-    const prompt = { ids: Int32Array.from(promptOf(config)), pictures: [{ ...picture, start: 5 }] }
-    const context = openContext(model)
-    const { logits } = await readPrompt(context, prompt)
-    closeContext(context)
-    expect(relativeDifference(logits, reference.logits)).toBeLessThan(tolerance)
-    const answer = await generateUncached(model, prompt, { maxTokens: reference.tokens.length })
-    expect(answer.map(({ token }) => token)).toEqual(reference.tokens)
+    const side = config.vision.imageSide
+    const small = preprocess(pixels(side, side, noisePicture(side)), processor)
+    await expectSame(model, { picture: llamaCppPicture(config, { ...small, views: 1 }), reference })
+    if (reference.wide !== undefined) {
+      const wide = preprocess(pixels(2 * side, side, noisePicture(2 * side, side)), processor)
+      expect(wide.views).toBe(3)
+      await expectSame(model, { picture: llamaCppPicture(config, wide), reference: reference.wide })
+    }
     await disposeModel(model)
   })
 })
+
+/** Views in llama.cpp's order, tiles one after the other and then the whole picture; of a picture no larger than a tile it looks at the whole alone. */
+function llamaCppPicture(
+  config: LlavaConfig,
+  { data, views: J }: { data: Float32Array; views: number },
+): PreparedPicture {
+  const { visualTokens: P, vision } = config
+  const M = J * P
+  const sources = Int32Array.from({ length: M }, (_, m) => (m + P) % M)
+  return {
+    pixels: data.slice(0, J * 3 * vision.imageSide ** 2),
+    views: J,
+    arrangement: J === 1 ? undefined : { length: M, sources, shares: new Float32Array(M).fill(1) },
+    length: M,
+    key: `${J} views`,
+  }
+}
+
+/** Visual tokens, logits and answer of llama.cpp. */
+async function expectSame(
+  model: CompiledModel,
+  { picture, reference }: { picture: PreparedPicture; reference: Output },
+): Promise<void> {
+  const { visualTokens } = await encodePicture(model, picture)
+  expect(relativeDifference(visualTokens, reference.visualTokens)).toBeLessThan(tolerance)
+  const ids = Int32Array.from(promptOf(model.config, { views: picture.views }))
+  const prompt = { ids, pictures: [{ ...picture, start: 5 }] }
+  const context = openContext(model)
+  const { logits } = await readPrompt(context, prompt)
+  closeContext(context)
+  expect(relativeDifference(logits, reference.logits)).toBeLessThan(tolerance)
+  const answer = await generateUncached(model, prompt, { maxTokens: reference.tokens.length })
+  expect(answer.map(({ token }) => token)).toEqual(reference.tokens)
+}
 
 describe.each(['sentence-pieces', 'byte-pairs'] as const)('a tokenizer of %s', (kind) => {
   const folder = join(root, kind)
@@ -139,6 +167,21 @@ test('the embedded model in Q4_0: what a reader of GGUF finds', async () => {
   })
   expect(tensorInfos.find(({ name }) => name === 'v.blk.0.ffn_down.weight')?.shape).toEqual([192n, 768n]) // it widens
   expect(tensorInfos.some(({ name }) => name.startsWith('v.post_ln'))).toBe(false)
+})
+
+test('models of tiles keep what tells them apart: resolutions, widths first, the newline, and no resolution that would have to be shrunk', async () => {
+  for (const [name, pinpoints] of [
+    ['clip-llama-tiles', [8, 16, 16, 8, 16, 16]],
+    ['siglip-qwen2-tiles', [28, 56, 56, 28]],
+  ] as const) {
+    const [mmproj = ''] = readdirSync(join(root, `${name}-gguf`)).filter((file) => file.startsWith('mmproj'))
+    const { metadata, tensorInfos } = await gguf(join(root, `${name}-gguf`, mmproj), { allowLocalFile: true })
+    expect(metadata).toMatchObject({
+      'clip.vision.image_grid_pinpoints': pinpoints,
+      'clip.vision.mm_patch_merge_type': 'spatial_unpad',
+    })
+    expect(tensorInfos.find((tensor) => tensor.name === 'v.image_newline')?.dtype).toBe(GGMLQuantizationType.F32)
+  }
 })
 
 test('another export is replaced, a folder of other things is not', async () => {

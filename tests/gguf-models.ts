@@ -14,7 +14,7 @@ const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url))
 
 /**
  * Tiny models of random weights, by what is different about them: permuted heads and a class token; a tied head, biases and no class token;
- * grouped keys and a projector of one layer. `clip-llama` is that of fixtures/parity.
+ * grouped keys and a projector of one layer; tiles. `clip-llama` is that of fixtures/parity.
  */
 export const referenceModels: Readonly<Record<string, LlavaConfig | undefined>> = {
   'clip-llama': undefined,
@@ -27,6 +27,19 @@ export const referenceModels: Readonly<Record<string, LlavaConfig | undefined>> 
     language: { kind: 'mistral', vocabulary: 120, keyValueHeads: 2, ropeTheta: 1e6 },
     projector: { layers: 1, bias: false },
   }),
+  'clip-llama-tiles': tinyConfig({
+    language: { vocabulary: 120 },
+    tiles: { resolutions: tileSizes([8, 16], [16, 8], [16, 16]), unpadding: 'rounded' },
+  }),
+  'siglip-qwen2-tiles': tinySiglipConfig({
+    vision: { imageSide: 28, patch: 7, width: 24, heads: 3 },
+    language: { vocabulary: 120, heads: 2, keyValueHeads: 1 },
+    tiles: { resolutions: tileSizes([28, 56], [56, 28], [56, 56]), mostTiles: 2, unpadding: 'rounded' },
+  }),
+}
+
+function tileSizes(...sizes: [number, number][]): { width: number; height: number }[] {
+  return sizes.map(([width, height]) => ({ width, height }))
 }
 
 /** Writes one of them, complete; tokenizer and picture processor have no part in its references. */
@@ -39,14 +52,14 @@ export async function writeReferenceModel(folder: string, name: string): Promise
   await saveCheckpoint(folder, {
     config,
     weights,
-    files: companions({ special, bytes: false, side: config.vision.imageSide }),
+    files: companions({ special, bytes: false, side: config.vision.imageSide, tiles: config.tiles }),
   })
   return config
 }
 
-/** Ids of a prompt with one picture. */
-export function promptOf({ imageToken, visualTokens }: LlavaConfig): number[] {
-  return [1, 20, 62, 101, 73, ...Array.from({ length: visualTokens }, () => imageToken), 83, 108, 118, 99, 68]
+/** Ids of a prompt with one picture, of one view unless told. */
+export function promptOf({ imageToken, visualTokens }: LlavaConfig, { views = 1 } = {}): number[] {
+  return [1, 20, 62, 101, 73, ...Array.from({ length: views * visualTokens }, () => imageToken), 83, 108, 118, 99, 68]
 }
 
 /** Models for what does not need to be computed: two kinds of tokenizers, and rows that hold whole blocks of numbers. */
@@ -65,10 +78,10 @@ export const tokenizedTexts = [
   'naïve 🦆 ducks',
 ] as const
 
-/** SIDE × SIDE × 3 bytes of noise. */
-export function noisePicture(side: number): Uint8Array {
+/** WIDTH × HEIGHT × 3 bytes of noise; as high as wide unless told. */
+export function noisePicture(width: number, height = width): Uint8Array {
   let state = 7
-  return Uint8Array.from({ length: 3 * side * side }, () => {
+  return Uint8Array.from({ length: 3 * width * height }, () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
     return state >>> 24
   })
@@ -90,7 +103,17 @@ export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 
-function companions({ special, bytes, side }: { special: string[]; bytes: boolean; side: number }) {
+function companions({
+  special,
+  bytes,
+  side,
+  tiles,
+}: {
+  special: string[]
+  bytes: boolean
+  side: number
+  tiles?: LlavaConfig['tiles']
+}) {
   const files = {
     'tokenizer.json': sentencePieceTokenizer({ special, bytes }),
     'tokenizer_config.json': {
@@ -102,7 +125,16 @@ function companions({ special, bytes, side }: { special: string[]; bytes: boolea
         "{% for message in messages %}{{ message['role'].upper() + ': ' + message['content'] + ' ' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}",
     },
     'preprocessor_config.json': {
-      image_processor_type: 'CLIPImageProcessor',
+      image_processor_type:
+        tiles === undefined
+          ? 'CLIPImageProcessor'
+          : tiles.mostTiles === undefined
+            ? 'LlavaNextImageProcessor'
+            : 'LlavaOnevisionImageProcessor',
+      ...(tiles && {
+        crop_size: { height: side, width: side },
+        image_grid_pinpoints: tiles.resolutions.map(({ width, height }) => [height, width]),
+      }),
       size: { height: side, width: side },
       do_center_crop: false,
       resample: 3,

@@ -19,8 +19,13 @@ import { greedy } from '../src/generation/sampling.ts'
 import { trace } from '../src/generation/trace.ts'
 import { generateUncached, type Values } from '../src/generation/uncached.ts'
 import { type ImageProcessorConfig, preprocess, readImageProcessorConfig } from '../src/image/preprocess.ts'
-import type { Arrangement } from '../src/model/arrangement.ts'
+import { type Arrangement, arrangePicture } from '../src/model/arrangement.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
+import { adamWDefaults } from '../src/training/adamw.ts'
+import { type EncodedSample, stacked } from '../src/training/batches.ts'
+import { gatheredInputs } from '../src/training/gathering.ts'
+import { gatheredAnswerLoss } from '../src/training/objectives.ts'
+import { createTrainingStep, disposeTrainingStep, scoreOnce } from '../src/training/training-step.ts'
 import { noise, readTensors, relativeDifference } from './references.ts'
 
 /** Largest difference relative to the largest value; sums in another order give up to 1e-5. */
@@ -108,6 +113,48 @@ describe.each(['next-llama', 'next-mistral', 'next-yi', 'onevision-qwen2'])('%s 
       closeContext(context)
       expect(tokens).toEqual(reference.continuation)
     })
+  })
+
+  test('a training step scores what follows each token as transformers does', async () => {
+    const { config } = model
+    const [which, { pictures, ids }] = Object.entries(cases)[0]!
+    const processed = pictures.map((picture) => preprocess(noise(picture), processor, { shown: pictures.length }))
+    const placed: EncodedSample['pictures'][number][] = []
+    for (const { grid, views } of processed) {
+      const arrangement = arrangePicture(config, grid)!
+      const before = placed.at(-1)
+      const start = ids.indexOf(config.imageToken, (before?.start ?? 0) + (before?.length ?? 0))
+      placed.push({ start, length: arrangement.length, views, arrangement })
+    }
+    const learned = Array.from(ids, (id, t) => Number(t > 0 && id !== config.imageToken))
+    const sample = { ids: Int32Array.from(ids), loss: Uint8Array.from(learned), pictures: placed, answers: [] }
+    const views = processed.reduce((sum, { views }) => sum + views, 1) // one is left blank
+    const { visualTokens: P, vision } = config
+    const length = ids.length + 3
+    const inputs = {
+      ...gatheredInputs([[sample]], { config: config, pictureTokens: P, length, views, tokenCount: 1 }),
+      pixels: stacked(
+        processed.map(({ data }) => data),
+        { shape: [3, vision.imageSide, vision.imageSide], count: views },
+      ),
+    }
+    const weights = await loadWeights(folder, config)
+    const step = await createTrainingStep({
+      objective: (source) =>
+        gatheredAnswerLoss(config, source, { batch: 1, length, form: 'pixels', views, packed: false }),
+      groupOf: (name) => (name === 'projector.newline' ? 'projector' : undefined),
+      startingValue: ({ name }) => weights.get(name)!.data,
+      optimizer: adamWDefaults,
+      threads: 1,
+    })
+    const { scores } = await scoreOnce(step, inputs)
+    const { shape, data } = expected.get(`${which}.logits`)!
+    const V = shape.at(-1)!
+    const rows = learned.flatMap((one, t) => (one === 1 ? [t - 1] : []))
+    const reference = Float32Array.from(rows.flatMap((row) => [...data.slice(row * V, (row + 1) * V)]))
+    const found = (scores.data as Float32Array).slice(0, rows.length * V)
+    expect(relativeDifference(found, reference)).toBeLessThanOrEqual(tolerance)
+    await disposeTrainingStep(step)
   })
 
   test('the references notice what is easily confused', async () => {

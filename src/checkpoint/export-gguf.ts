@@ -24,12 +24,12 @@ export type GgufExport = {
 
 /**
  * Writes `NAME-f16.gguf` and `mmproj-NAME-f16.gguf` into a new folder; an earlier export there is replaced. One tensor is in memory at a time.
- * Errors: `Error` for a model that llama.cpp cannot express and for a folder of other things; errors of `openWeightReader`.
+ * `tiles` tells that the model looks at tiles, which llama.cpp does in its own way (gguf-vision.ts). Errors: `Error` for a model that llama.cpp cannot express and for a folder of other things; errors of `openWeightReader`.
  */
 export async function exportGguf(
   folder: string,
   { from, dtype, visionDtype = dtype === 'Q4_0' ? 'F16' : dtype, signal, onProgress }: GgufExport,
-): Promise<{ model: string; mmproj: string }> {
+): Promise<{ model: string; mmproj: string; tiles: boolean }> {
   const config = await loadConfig(from)
   const name = basename(resolve(from))
   const stem = name.replace(/[^A-Za-z0-9._-]/g, '-')
@@ -67,7 +67,7 @@ export async function exportGguf(
   } finally {
     await weights.close()
   }
-  return { model: join(folder, files.model), mmproj: join(folder, files.mmproj) }
+  return { model: join(folder, files.model), mmproj: join(folder, files.mmproj), tiles: config.tiles !== undefined }
 }
 
 /** llama.cpp computes (byte/255 − mean)/std: mean and std of a processor in that form. */

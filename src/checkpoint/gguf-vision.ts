@@ -2,6 +2,10 @@
  * Vision encoder and projector as llama.cpp stores them: metadata and tensors of an "mmproj" file (architecture `clip`, projector `mlp`).
  *
  * What its graph can express: patches without the class token, and always linear, GELU, linear.
+ *
+ * Of tiles it reads the resolutions, but not how they are put together: as of version 0.5.0 the language model is given the tiles one after the other,
+ * with their padding and without newlines, and then the whole picture; of a picture no larger than one tile the whole picture alone. The newline and
+ * the key that says how the model was trained are written for versions that look at them.
  */
 
 import { countUsedVisionBlocks, type LlavaConfig } from '../model/config.ts'
@@ -37,11 +41,6 @@ export function visionMetadata(
 ): GgufMetadata {
   const { vision, language, featureSelect } = config
   const used = countUsedVisionBlocks(config)
-  if (config.tiles !== undefined) {
-    throw new Error(
-      'Cannot export to GGUF: the model looks at tiles (LLaVA-NeXT, OneVision), expected one that sees a picture as a whole',
-    )
-  }
   if (vision.classToken && featureSelect === 'full') {
     throw new Error(
       'Cannot export to GGUF: the model feeds the class token to the language model, which llama.cpp cannot, expected feature selection "default"',
@@ -74,6 +73,22 @@ export function visionMetadata(
     'clip.vision.attention.layer_norm_epsilon': { float32: vision.normEpsilon },
     'clip.vision.image_mean': { float32s: mean },
     'clip.vision.image_std': { float32s: std },
+    ...tileMetadata(config),
+  }
+}
+
+/** Widths stand before heights. What a model would shrink is left out: llama.cpp does not, and the picture would fill the context. */
+function tileMetadata({ tiles, vision }: LlavaConfig): GgufMetadata {
+  if (tiles === undefined) return {}
+  const { resolutions, mostTiles = Number.POSITIVE_INFINITY } = tiles
+  const isBearable = ({ width, height }: { width: number; height: number }) =>
+    (width * height) / vision.imageSide ** 2 <= mostTiles
+  const bearable = resolutions.filter(isBearable)
+  return {
+    ...(bearable.length > 0 && {
+      'clip.vision.image_grid_pinpoints': { int32s: bearable.flatMap(({ width, height }) => [width, height]) },
+    }),
+    'clip.vision.mm_patch_merge_type': { string: 'spatial_unpad' },
   }
 }
 
@@ -107,7 +122,7 @@ function dtypeOf(name: string, { shape, dtype }: { shape: readonly number[]; dty
 
 /** Two layers as they are; a single one W as [W; −W] and [I, −I], because gelu(x) − gelu(−x) = x. */
 function projectorTensors(
-  { language, projector, vision }: LlavaConfig,
+  { language, projector, vision, tiles }: LlavaConfig,
   { weights, dtype }: { weights: WeightReader; dtype: GgufDtype },
 ): GgufTensor[] {
   const { width: D } = language
@@ -128,6 +143,7 @@ function projectorTensors(
     tensor('mm.0.bias', [hidden], () => first(bias(0))),
     tensor('mm.2.weight', [D, hidden], second),
     tensor('mm.2.bias', [D], async () => (linear ? new Float32Array(D) : bias(1))),
+    ...(tiles === undefined ? [] : [tensor('v.image_newline', [D], () => weights.read('projector.newline'))]),
   ]
 }
 

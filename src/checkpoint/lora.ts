@@ -27,6 +27,8 @@ export type LoraAdapter = {
   readonly rank: number
   /** α: changes are multiplied by α/r. */
   readonly alpha: number
+  /** The share of its input that was dropped while it learned; nothing to whoever uses it. */
+  readonly dropout?: number | undefined
   /** A [r, In] and B [Out, r] by our names of linear layers, such as `languageModel.blocks.0.attention.query`. */
   readonly layers: ReadonlyMap<string, { readonly A: Matrix; readonly B: Matrix }>
   /** Weights that were trained as a whole and take the place of the model's. */
@@ -80,7 +82,7 @@ export async function writeAdapter(folder: string, adapter: LoraAdapter): Promis
     base_model_name_or_path: adapter.base,
     r: adapter.rank,
     lora_alpha: adapter.alpha,
-    lora_dropout: 0,
+    lora_dropout: adapter.dropout ?? 0,
     target_modules: [...adapter.layers.keys()].map(moduleOf),
     modules_to_save: boxes.size === 0 ? null : [...boxes],
     bias: 'none',

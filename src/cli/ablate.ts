@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Command } from 'commander'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { evaluatePicturebook } from '../evaluation/picturebook.ts'
+import { findModel } from '../generation/find-model.ts'
 import { Llava } from '../llava.ts'
 import { type Device, devices } from '../runtime/device.ts'
 import { type Ablations, readAblations, selectVariants } from '../training/ablation.ts'
@@ -238,6 +239,7 @@ async function expectStarts(runs: readonly PlannedRun[], { base }: Ablations): P
     const kind = await kindOf(folder)
     const usable = (await latestCheckpoint(folder)) ?? (await kindOf(join(folder, 'config.json')))
     if (kind === 'folder' && usable !== undefined) continue
+    if (kind === undefined && (await isModel(folder))) continue
     const [part = 'a part'] = Object.entries(stage.recipe.start).find(([, from]) => from === folder) ?? []
     const found = kind === 'folder' ? 'it holds neither a checkpoint nor a model' : 'there is no such folder'
     const recipe = base.find(({ name }) => name === stage.name)?.recipe ?? ''
@@ -246,6 +248,14 @@ async function expectStarts(runs: readonly PlannedRun[], { base }: Ablations): P
       maker === undefined ? 'the folder of a run or a model' : `the run of \`llava train ${quoted(maker)}\``
     throw new Error(`Cannot start ${part} from ${folder}: ${found}, expected ${expected}`)
   }
+}
+
+/** Whether a model goes by this name: an embedded one, or ORG/NAME that was pulled. */
+function isModel(name: string): Promise<boolean> {
+  return findModel(name).then(
+    () => true,
+    () => false,
+  )
 }
 
 async function writeTable(

@@ -1,7 +1,8 @@
-/** `llava cache`: models that were converted to fewer bits and are kept for the next time; `llava cache clear` deletes them. */
+/** `llava cache`: converted models and visual tokens of pictures that are kept for the next time; `llava cache clear` deletes them. */
 
 import type { Command } from 'commander'
 import { type CachedModel, cacheFolder, clearCache, listCache } from '../generation/model-cache.ts'
+import { clearPictureCache, countPictureCache, pictureFolder } from '../generation/picture-cache.ts'
 import { gigabytes } from '../generation/precision.ts'
 import type { CommandContext } from './context.ts'
 import { paint, printable, quoted, writeLine } from './terminal.ts'
@@ -9,7 +10,7 @@ import { paint, printable, quoted, writeLine } from './terminal.ts'
 export function addCacheCommand(program: Command, { stdout }: CommandContext): void {
   const command = program
     .command('cache')
-    .description('list or clear the converted models that are kept for the next time')
+    .description('list or clear the converted models and the pictures that are kept for the next time')
     .helpCommand(false)
     .addHelpText(
       'after',
@@ -19,7 +20,8 @@ Examples:
   $ llava cache list --json
   $ llava cache clear
 
-The folder is named by LLAVA_CACHE; without it, it lies where this system keeps such things.`,
+The folder is named by LLAVA_CACHE; without it, it lies where this system keeps such things. Of pictures it holds what a model's encoder made of
+them, at most 2 GB; what was used longest ago is deleted.`,
     )
   command
     .command('list', { isDefault: true })
@@ -28,11 +30,15 @@ The folder is named by LLAVA_CACHE; without it, it lies where this system keeps 
     .action(async ({ json }: { json?: boolean }) => {
       const folder = cacheFolder()
       const models = await listCache(folder)
-      if (json) writeLine(stdout, JSON.stringify({ folder, models }))
-      else
+      const pictures = await countPictureCache(pictureFolder())
+      if (json) {
+        writeLine(stdout, JSON.stringify({ folder, models, pictures: { folder: pictureFolder(), ...pictures } }))
+      } else {
         for (const [index, line] of cacheTable(models, folder).entries()) {
           writeLine(stdout, index === 0 && models.length > 0 ? paint(stdout, 'bold', line) : line)
         }
+        if (pictures.count > 0) writeLine(stdout, `${told(pictures)}, in ${quoted(pictureFolder())}`)
+      }
     })
   command
     .command('clear')
@@ -41,6 +47,8 @@ The folder is named by LLAVA_CACHE; without it, it lies where this system keeps 
       const folder = cacheFolder()
       const { models, bytes } = await clearCache(folder)
       writeLine(stdout, `Deleted ${counted(models)}, ${gigabytes(bytes)}, from ${quoted(folder)}`)
+      const pictures = await clearPictureCache(pictureFolder())
+      if (pictures.count > 0) writeLine(stdout, `Deleted ${told(pictures)}, from ${quoted(pictureFolder())}`)
     })
 }
 
@@ -62,6 +70,10 @@ function cacheTable(models: readonly CachedModel[], folder: string): string[] {
   )
   const bytes = models.reduce((sum, model) => sum + model.bytes, 0)
   return [...lines, `${counted(models.length)}, ${gigabytes(bytes)}, in ${quoted(folder)}`]
+}
+
+function told({ count, bytes }: { count: number; bytes: number }): string {
+  return `visual tokens of ${count} picture${count === 1 ? '' : 's'}, ${gigabytes(bytes)}`
 }
 
 function counted(models: number): string {

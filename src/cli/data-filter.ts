@@ -10,6 +10,7 @@ import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { decodeImage } from '../image/decode.ts'
 import { jsonElements, wholeFile } from '../instruction-data/json-elements.ts'
 import { checked, readJsonLines, unreadable } from '../instruction-data/lines.ts'
+import { imageSchema } from '../instruction-data/llava-json.ts'
 import { type MixtureFile, mixRows, mixtureSchema } from '../instruction-data/mixture-file.ts'
 import { nearDuplicatePictures, nearDuplicateTexts, pictureHash } from '../instruction-data/near-duplicates.ts'
 import { balanceByNounPhrases, paperBalance } from '../instruction-data/noun-phrases.ts'
@@ -97,7 +98,7 @@ prompt: none, short-answer, choice-letter, one-sentence-caption, region-descript
 }
 
 const filterRowSchema = z.looseObject({
-  image: z.string().optional(),
+  image: imageSchema.optional(),
   captions: z.array(z.string()).optional(),
   caption: z.string().optional(),
   conversations: z.array(z.looseObject({ from: z.string(), value: z.string() })).optional(),
@@ -161,8 +162,11 @@ async function isKnown(
   { image }: FilterRow,
   { pictures, images }: { pictures: ReturnType<typeof nearDuplicatePictures>; images: string },
 ): Promise<boolean> {
-  if (image === undefined) return false
-  return pictures.find(pictureHash(await decodeImage(join(images, image)))) !== undefined
+  const names = image === undefined ? [] : [image].flat()
+  const known = await Promise.all(
+    names.map(async (name) => pictures.find(pictureHash(await decodeImage(join(images, name)))) !== undefined),
+  )
+  return known.length > 0 && known.every(Boolean)
 }
 
 async function mix(

@@ -3,15 +3,16 @@
 import { writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import type { Command } from 'commander'
-import { loadConfig } from '../checkpoint/load.ts'
+import { loadConfig, loadImageProcessor } from '../checkpoint/load.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { expandPlaceholders, tokenizeConversation } from '../conversation/tokenize.ts'
-import { countPictures, type Turn } from '../conversation/turns.ts'
 import { readTokenizer } from '../generation/model-folder.ts'
-import { checkLlavaFile, type RowProblem } from '../instruction-data/check-file.ts'
+import { type CountTokens, checkLlavaFile, type RowProblem } from '../instruction-data/check-file.ts'
 import { instructionGallery } from '../instruction-data/gallery-page.ts'
+import { pictureIn } from '../instruction-data/llava-json.ts'
 import { sampleRejects, sampleRows } from '../instruction-data/sample-rows.ts'
 import { countVisualTokens } from '../model/config.ts'
+import { planPictures } from '../training/picture-plan.ts'
 import type { CommandContext } from './context.ts'
 import { addDataFilterCommands } from './data-filter.ts'
 import { expectWritableFile, wholeNumber } from './options.ts'
@@ -79,7 +80,8 @@ async function check(
 ): Promise<void> {
   const { images, model, template, length, most, json } = options
   const { stdout, stderr } = context
-  const tokens = model === undefined ? undefined : { count: await tokenCounter(model, template), most: length }
+  const tokens =
+    model === undefined ? undefined : { count: await tokenCounter(model, { template, images }), most: length }
   const printed: RowProblem[] = []
   const summary = await checkLlavaFile(file, {
     images,
@@ -112,15 +114,29 @@ async function check(
 }
 
 /** Tokens of a conversation as a model sees it, visual tokens included. */
-async function tokenCounter(model: string, templateName: string): Promise<(turns: readonly Turn[]) => number> {
-  const template = findTemplate(templateName)
+async function tokenCounter(
+  model: string,
+  { images, ...named }: { template: string; images: string | undefined },
+): Promise<CountTokens> {
+  const template = findTemplate(named.template)
   const config = await loadConfig(model)
   const { tokenizer } = await readTokenizer(model)
-  const perPicture = countVisualTokens(config)
+  const processor = await loadImageProcessor(model)
   const imageToken = -200 // of no tokenizer
-  return (turns) => {
+  return async (turns, names) => {
     const { ids, loss } = tokenizeConversation(turns, { template, tokenizer, imageToken })
-    const visualTokens = Array<number>(countPictures(turns)).fill(perPicture)
+    const planned = async (folder: string) => {
+      const pictures = names.map((name) => pictureIn(folder, { name, id: name }))
+      return planPictures(
+        { id: '', turns, pictures },
+        { config, processor, most: { pictures: names.length, views: Number.POSITIVE_INFINITY } },
+      )
+    }
+    // Of a model that looks at tiles they follow from the pictures; without these the whole of each is counted, which is the least.
+    const visualTokens =
+      config.tiles === undefined || images === undefined
+        ? names.map(() => countVisualTokens(config))
+        : (await planned(images)).map(({ length }) => length)
     return expandPlaceholders(ids, loss, { imageToken, visualTokens }).ids.length
   }
 }

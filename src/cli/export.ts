@@ -62,7 +62,8 @@ Examples:
   $ llava export picturebook --to onnx --out web/model
 
 A GGUF export is two files, the language model and "mmproj" (vision encoder and projector). llama.cpp as of version 0.5.0 computes CLIP
-encoders inexactly: it gives every patch the position of its neighbour and leaves out the first. SigLIP encoders are not affected.`,
+encoders inexactly: it gives every patch the position of its neighbour and leaves out the first. SigLIP encoders are not affected.
+Of models that look at tiles it shows the tiles, with their padding, and then the whole picture, without the lines of newlines between.`,
     )
     .action((model: string, options: ExportOptions) => runExport(model, options, context))
 }
@@ -82,12 +83,12 @@ async function runExport(
   const show = ({ done, total }: { done: number; total: number }) => {
     if (!quiet && !json) bar.show(done, total)
   }
-  const files = await write({ ...options, from, signal: watch.signal, onProgress: show }).finally(bar.end)
+  const { files, tiles } = await write({ ...options, from, signal: watch.signal, onProgress: show }).finally(bar.end)
   if (json) writeLine(stdout, JSON.stringify({ model, to, out, files }))
-  else if (!quiet) for (const line of howToUse(to, { out, files })) writeLine(stdout, line)
+  else if (!quiet) for (const line of howToUse(to, { out, files, tiles })) writeLine(stdout, line)
 }
 
-/** Writes the export and returns the files that name it. */
+/** Writes the export and returns the files that name it, and whether its pictures are tiles that another program arranges in its own way. */
 async function write({
   to,
   out,
@@ -99,11 +100,11 @@ async function write({
   from: string
   signal: AbortSignal
   onProgress: (progress: { done: number; total: number }) => void
-}): Promise<string[]> {
+}): Promise<{ files: string[]; tiles: boolean }> {
   const { from, signal, onProgress } = rest
   if (to === 'onnx') {
     await exportOnnx(out, { from, signal, onProgress })
-    return [out]
+    return { files: [out], tiles: false }
   }
   if (to === 'gguf') {
     const ggufDtype = (option: string, text: string) => oneOf(option, ggufDtypes)(text)
@@ -114,7 +115,7 @@ async function write({
       signal,
       onProgress,
     })
-    return [files.model, files.mmproj]
+    return { files: [files.model, files.mmproj], tiles: files.tiles }
   }
   const weights = await openWeightReader(from, await loadConfig(from))
   let done = 0
@@ -130,7 +131,7 @@ async function write({
   } finally {
     await weights.close()
   }
-  return [out]
+  return { files: [out], tiles: false }
 }
 
 function hfDtype(text = 'F16'): WeightDtype {
@@ -149,12 +150,20 @@ function expectFitting({ to, dtype, encoderDtype, names }: ExportOptions): void 
   if (names !== undefined && to !== 'hf') throw new Error(`Cannot use --names with --to ${to}: expected --to hf`)
 }
 
-function howToUse(to: Format, { out, files }: { out: string; files: readonly string[] }): string[] {
+function howToUse(
+  to: Format,
+  { out, files, tiles }: { out: string; files: readonly string[]; tiles: boolean },
+): string[] {
   if (to === 'hf') return [`The model is in ${out}. Ask it: llava ask PICTURE QUESTION --model ${quoted(out)}`]
   if (to === 'onnx') return [`The graphs are in ${out}; llava.json there says what goes in and comes out`]
   const [model = '', mmproj = ''] = files
   return [
     `The files are ${model} and ${mmproj}`,
+    ...(tiles
+      ? [
+          'llama.cpp gives the language model the tiles first, then the whole picture, and no newlines: expect other answers than here',
+        ]
+      : []),
     `Ask it: llama-mtmd-cli -m ${quoted(model)} --mmproj ${quoted(mmproj)} --image PICTURE -p QUESTION`,
   ]
 }

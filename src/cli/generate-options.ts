@@ -38,6 +38,7 @@ export type GenerateOptions = {
   strict?: boolean
   batch?: boolean
   poll: number
+  queue?: string | true
   dryRun?: number | true
   ask: boolean
   json?: boolean

@@ -4,20 +4,17 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { openJournal } from '../instruction-data/answer-journal.ts'
-import { type AskProgress, askAll } from '../instruction-data/ask-all.ts'
-import { isUsable, readAndJudge } from '../instruction-data/assemble.ts'
 import { groundingValidators } from '../instruction-data/grounding.ts'
 import { createObjectFinder } from '../instruction-data/object-names.ts'
-import { adaptiveConcurrency, costOf, createBucket, createBudget } from '../instruction-data/pace.ts'
 import { loadPrompts, type Prompts, responseTypes } from '../instruction-data/prompts.ts'
 import type { Plan, TeacherSettings } from '../instruction-data/requests.ts'
 import { type Validator, wordValidators } from '../instruction-data/validators.ts'
 import { sceneValidator } from '../picturebook/claim-validator.ts'
 import { lockRunFolder } from '../training/run-lock.ts'
 import type { CommandContext } from './context.ts'
+import { ask } from './generate-ask.ts'
 import { askBatch } from './generate-batch.ts'
-import { type Run, tasksOf, writeData } from './generate-data.ts'
+import { type Run, writeData } from './generate-data.ts'
 import { type FoundInput, findInput, inputSettings, picturesOf } from './generate-input.ts'
 import {
   endpointOf,
@@ -26,11 +23,11 @@ import {
   paperTypes,
   priceOf,
   shardOf,
-  teacherNamed,
   typeWeights,
 } from './generate-options.ts'
-import { askingProgress, estimateLines } from './generate-progress.ts'
-import { openRunFolder, type PictureSummary, type RunSettings, runFiles, tasksIn } from './generate-run.ts'
+import { estimateLines } from './generate-progress.ts'
+import { addressOf, expectNoQueue } from './generate-queue.ts'
+import { openRunFolder, type PictureSummary, type RunSettings, tasksIn } from './generate-run.ts'
 import { decimalNumber, expectWritableFolder, wholeNumber } from './options.ts'
 import { packageFile } from './package-files.ts'
 import { writeLine } from './terminal.ts'
@@ -108,6 +105,10 @@ export function addGenerateCommand(program: Command, context: CommandContext): v
     )
     .option('--strict', 'leave out rows that a validator finds something wrong with')
     .option('--batch', 'ask through batch files of the provider: cheaper (give --price of a batch), within a day')
+    .option(
+      '--queue [address]',
+      'let workers on other machines ask (llava worker), through Redis or Valkey: redis://HOST:PORT/DB (default: REDIS_URL)',
+    )
     .option('--poll <s>', 'seconds between looks at a batch', decimalNumber('--poll', { above: 0 }), 60)
     .option(
       '--dry-run [n]',
@@ -124,6 +125,7 @@ Examples:
       --teacher openai:gpt-4o-mini --price 0.15,0.6 --max-usd 20 --out instruct --dry-run
   $ llava generate --captions captions.csv --images photos --teacher openai:qwen --base-url http://localhost:8000/v1 --out instruct
   $ llava generate --captions photos --teacher openai:qwen --base-url http://localhost:8000/v1 --out instruct
+  $ llava generate --captions rows.jsonl --teacher openai:qwen --rpm 500 --out instruct --queue redis://10.0.0.5:6379
   $ llava picturebook --count 1000 --out scenes
   $ llava generate --captions scenes/captions_train.json --instances scenes/instances_train.json --images scenes/images \\
       --teacher rules --picturebook --out instruct
@@ -148,6 +150,12 @@ async function generate(given: GenerateOptions, context: CommandContext): Promis
     throw new Error('Cannot use --max-usd without --price: what tokens cost is not known')
   }
   if (options.batch && model === 'rules') throw new Error('Cannot use --batch with --teacher rules')
+  if (options.queue !== undefined && (model === 'rules' || options.batch)) {
+    throw new Error(
+      `Cannot use --queue with ${model === 'rules' ? '--teacher rules, which needs nobody to ask' : '--batch'}`,
+    )
+  }
+  if (options.queue !== undefined) addressOf(options.queue)
   await expectWritableFolder('--out', out)
   const shipped = packageFile('prompts')
   const prompts = await loadPrompts(options.prompts ?? shipped, { fallback: shipped })
@@ -155,6 +163,7 @@ async function generate(given: GenerateOptions, context: CommandContext): Promis
   await openRunFolder(out, await settingsOf(options, { input, baseUrl, prompts }))
   const release = await lockRunFolder(out, { work: 'generate', works: 'generates' })
   try {
+    if (options.queue === undefined && options.ask) await expectNoQueue(out)
     const pictures = await picturesOf(input, { folder: out, kept: true, context })
     const run: Run = {
       ...planOf(options, { prompts, model }),
@@ -229,52 +238,4 @@ function validatorsOf(
 ): Validator[] {
   const finder = createObjectFinder(pictures.categories)
   return [...wordValidators(prompts), ...groundingValidators(finder), ...(picturebook ? [sceneValidator()] : [])]
-}
-
-/** Asks for what is not answered yet. */
-async function ask(run: Run, { stderr, watch }: CommandContext): Promise<AskProgress | undefined> {
-  const { options, pictures, settings, prompts, validators, baseUrl } = run
-  const { out, price = { input: 0, output: 0 }, strict = false } = options
-  if (!options.ask) return undefined
-  const { teacher: name, picturebook = false, timeout } = options
-  const teacher = teacherNamed(name, {
-    baseUrl,
-    timeoutMs: timeout * 1000,
-    picturebook,
-    categories: pictures.categories,
-    env: process.env,
-  })
-  const journal = await openJournal(join(out, runFiles.answers), { durable: teacher.paid })
-  const total = Math.min(pictures.pictures, options.limit ?? Number.POSITIVE_INFINITY)
-  const shown = askingProgress({
-    terminal: stderr,
-    tasks: (total * options.perPicture) / (options.shard?.of ?? 1),
-    priced: options.price !== undefined,
-  })
-  try {
-    const spent = costOf(journal.spent(), price) + costOf(journal.lost(), price)
-    const most = teacher.paid ? options.concurrency : 256
-    return await askAll(tasksOf(run), {
-      teacher,
-      journal,
-      prompts,
-      settings,
-      price,
-      concurrency: adaptiveConcurrency({ first: teacher.paid ? Math.min(4, most) : most, most }),
-      requestBucket: options.rpm === undefined ? undefined : createBucket({ perMinute: options.rpm }),
-      tokenBucket: options.tpm === undefined ? undefined : createBucket({ perMinute: options.tpm }),
-      budget: createBudget({ spent, most: options.maxUsd ?? Number.POSITIVE_INFINITY }),
-      transportRetries: options.retries,
-      validationRetries: options.validationRetries,
-      // Only with --strict does it matter here what validators find; they come again when the data is written.
-      usable: (task, answer) =>
-        isUsable(readAndJudge(task, { answer, validators: strict ? validators : [] }), { strict }),
-      patienceMs: options.patience * 60_000,
-      signal: watch.signal,
-      onProgress: shown.show,
-    })
-  } finally {
-    shown.end({ answers: journal.answers(), interrupted: watch.interruption() !== undefined, folder: out })
-    await journal.close()
-  }
 }

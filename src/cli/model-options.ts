@@ -7,7 +7,7 @@ import type { CommandContext } from './context.ts'
 import { decimalNumber, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
 
-export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto' }
+export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto'; pictureCache?: boolean }
 
 export type SamplingChoices = {
   maxTokens?: number
@@ -15,6 +15,7 @@ export type SamplingChoices = {
   topP?: number
   topK?: number
   seed?: number
+  lookup?: boolean
 }
 
 export function addModelOptions(command: Command): Command {
@@ -29,6 +30,7 @@ export function addModelOptions(command: Command): Command {
       oneOf('--precision', [...precisions, 'auto'] as const),
     )
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--no-picture-cache', 'encode every picture again, and keep nothing of it on disk')
 }
 
 export function addSamplingOptions(command: Command): Command {
@@ -42,22 +44,24 @@ export function addSamplingOptions(command: Command): Command {
     .option('--top-p <p>', 'only the likeliest tokens that sum to p', decimalNumber('--top-p', { above: 0, to: 1 }))
     .option('--top-k <k>', 'only the k likeliest tokens', wholeNumber('--top-k', { from: 1 }))
     .option('--seed <n>', 'the same seed, the same answer', wholeNumber('--seed'))
+    .option('--no-lookup', 'read the answer token by token, without guessing what was said before')
 }
 
 /** Only what sampling needs of a command's options. */
-export function samplingOf({ maxTokens, temperature, topP, topK, seed }: SamplingChoices): SamplingChoices {
+export function samplingOf({ maxTokens, temperature, topP, topK, seed, lookup }: SamplingChoices): SamplingChoices {
   return {
     ...(maxTokens !== undefined && { maxTokens }),
     ...(temperature !== undefined && { temperature }),
     ...(topP !== undefined && { topP }),
     ...(topK !== undefined && { topK }),
     ...(seed !== undefined && { seed }),
+    ...(lookup === false && { lookup }),
   }
 }
 
 /** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
 export async function withModel<T>(
-  { model, threads, precision }: ModelOptions,
+  { model, threads, precision, pictureCache }: ModelOptions,
   { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
   use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
 ): Promise<T> {
@@ -67,6 +71,7 @@ export async function withModel<T>(
   const llava = await Llava.load(model, {
     threads,
     precision,
+    ...(pictureCache === false && { pictureCache }),
     signal: watch.signal,
     onConversion: ({ done, all }) => {
       const seconds = (performance.now() - started) / 1000

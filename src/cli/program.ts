@@ -23,6 +23,7 @@ import { addStartCommand } from './start.ts'
 import { openTerminal } from './terminal.ts'
 import { addTraceCommand } from './trace.ts'
 import { addTrainCommand } from './train.ts'
+import { addWorkerCommand } from './worker.ts'
 
 /** Runs a command line without the program's name; the result is the exit code. Nothing is thrown. */
 export async function runProgram(words: readonly string[]): Promise<number> {
@@ -78,6 +79,7 @@ Examples:
   addInfoCommand(program, context)
   addExportCommand(program, context)
   addGenerateCommand(program, context)
+  addWorkerCommand(program, context)
   addDataCommand(program, context)
   addTrainCommand(program, context)
   addMergeCommand(program, context)

@@ -177,6 +177,19 @@ test('patch features come with the visual tokens on request', async () => {
   expect((await encodePicture(model, picture)).patchFeatures).toBeUndefined()
 })
 
+test('a signal ends the waiting for a graph that is still being compiled', async () => {
+  const config = tinyConfig()
+  const model = await compile(config)
+  const never = new Promise<never>(() => {})
+  const compiling: CompiledModel = { ...model, sessions: { ...model.sessions, step: never } }
+  const cache = allocateCache(config.language, { capacity: 8 })
+  const abort = new AbortController()
+  const stepping = step(compiling, { ids: [5], past: [0], cache }, { signal: abort.signal })
+  abort.abort(new Error('enough'))
+  await expect(stepping).rejects.toThrow('enough')
+  disposeCache(cache)
+})
+
 test('says when attention heads are too small for the cache or a weight is missing', async () => {
   const small = tinyConfig({ language: { headSize: 8 } })
   await expect(compileModel({ config: small, weights: randomWeights(small) })).rejects.toThrow(

@@ -7,7 +7,11 @@
  *     step      one more token per row → logits               once per token
  *
  * `prefill` and `step` are one graph, compiled twice only where a precision gives them weights of different forms (precision.ts). They read and
- * extend the same KV cache in place. Only the last position's logits are ever computed.
+ * extend the same KV cache in place. Of a prompt only the last position's logits are computed.
+ *
+ * ONNX Runtime repacks weights when it compiles, on one thread, which takes seconds for each gigabyte. So a large language model is compiled while
+ * the first picture is already being read. Where prompts have weights of their own, these are used as they lie in the file, and only the second token
+ * of the first answer waits for `step`.
  */
 
 import { basename, dirname } from 'node:path'
@@ -21,10 +25,11 @@ import { type Tensor, writeOnnx } from '../tensor/index.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { joined } from './joined.ts'
 import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
-import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
+import type { PictureCache } from './picture-cache.ts'
+import { formOf, hasOneForm, isQuantized, type Precision, type Role } from './precision.ts'
 import { type PromptPicture, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
-import { weightsIn } from './weight-forms.ts'
+import { isCodesOfChannels, weightsIn } from './weight-forms.ts'
 
 export type CompiledModel = {
   readonly config: LlavaConfig
@@ -33,8 +38,8 @@ export type CompiledModel = {
   readonly sessions: {
     readonly encode: Session
     readonly arrange: Session | undefined
-    readonly prefill: Session
-    readonly step: Session
+    readonly prefill: Promise<Session>
+    readonly step: Promise<Session>
   }
   readonly threads: number | undefined
   /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
@@ -44,6 +49,8 @@ export type CompiledModel = {
   readonly cacheType: CacheType
   /** Visual tokens [M, D] of the pictures last seen, by their keys. */
   readonly recentPictures: Map<string, Float32Array>
+  /** Visual tokens on disk, where encoding takes long enough. */
+  readonly pictureCache?: PictureCache | undefined
 }
 
 export type RunLimits = { signal?: AbortSignal | undefined }
@@ -87,25 +94,27 @@ export async function compileSupplied(
     longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context
   const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
   const parts = { config, weights, precision, threads, contextMemory, cacheType }
-  const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) => compileGraph(outputs, { ...parts, name })
-  const prompt = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
+  const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) =>
+    compileGraph(outputs, { ...parts, name, repack: name !== 'prefill' || oneForm })
+  const oneForm = hasOneForm(precision)
+  const prefill = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
+  prefill.catch(() => undefined) // whoever waits for it learns of the failure
   const compiled = await Promise.allSettled([
     compile(encodeGraph(config, weightSource(parts, 'encoder')), 'encode'),
-    prompt,
-    // The graph is the same; compiled once, its weights are packed once.
-    hasOneForm(precision) ? prompt : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step'),
     config.tiles && compile(arrangeGraph(config, weightSource(parts, 'encoder')), 'arrange'),
+    oneForm && isQuantized(precision) ? undefined : prefill,
   ])
   const failed = compiled.find((result) => result.status === 'rejected')
-  const [encode, prefill, step, arrange] = compiled.map((result) =>
-    result.status === 'fulfilled' ? result.value : undefined,
-  )
-  if (encode === undefined || prefill === undefined || step === undefined || failed !== undefined || signal?.aborted) {
-    for (const session of [encode, prefill, step, arrange]) if (session !== undefined) await disposeSession(session)
+  const [encode, arrange] = compiled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
+  if (encode === undefined || failed !== undefined || signal?.aborted) {
+    const late = await prefill.catch(() => undefined)
+    for (const session of [encode, arrange, late]) if (session !== undefined) await disposeSession(session)
     disposeWeights(weights)
     signal?.throwIfAborted()
     throw failed?.reason
   }
+  const step = oneForm ? prefill : compile(languageGraph(config, weightSource(parts, 'decoding'), cacheType), 'step')
+  step.catch(() => undefined)
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
   return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
 }
@@ -115,14 +124,18 @@ export function weightSource({ precision }: { precision: Precision }, role: Role
   return weightsIn((weight) => formOf(weight, { precision, role }))
 }
 
-/** Compiles one more graph over weights that are already there. */
+/**
+ * Compiles one more graph over weights that are already there. Without `repack` it uses codes of whole channels as they lie, which takes no time
+ * and no memory now and a little of both at each run.
+ */
 export async function compileGraph(
   outputs: Readonly<Record<string, Tensor>>,
-  { name, weights, threads }: { name: string; weights: SuppliedWeights; threads: number | undefined },
+  options: { name: string; weights: SuppliedWeights; threads: number | undefined; repack?: boolean },
 ): Promise<Session> {
+  const { name, weights, threads, repack = true } = options
   const [folder] = [...weights.values()].flatMap((weight) => ('path' in weight ? [dirname(weight.path)] : []))
   const graph = writeOnnx(outputs, {
-    parameters: 'initializers',
+    parameters: (parameter) => (repack || !isCodesOfChannels(parameter) ? 'initializers' : 'replaceable'),
     name,
     files(parameter) {
       const part = weights.get(parameter)
@@ -156,9 +169,17 @@ function disposeWeights(weights: SuppliedWeights): void {
   for (const weight of weights.values()) if (!('path' in weight)) disposeTensor(weight)
 }
 
+/** Waits until all graphs are compiled, which `compileSupplied` leaves to the background where it takes long. Errors: those of compiling. */
+export async function whenCompiled({ sessions }: CompiledModel): Promise<void> {
+  await Promise.all([sessions.prefill, sessions.step])
+}
+
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
-  await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
+export async function disposeModel({ sessions, weights, pictureCache }: CompiledModel): Promise<void> {
+  await pictureCache?.settled()
+  const compiled = await Promise.allSettled(Object.values(sessions))
+  const all = compiled.map((session) => (session.status === 'fulfilled' ? session.value : undefined))
+  await Promise.all(all.map((session) => session && disposeSession(session)))
   disposeWeights(weights)
 }
 
@@ -209,6 +230,23 @@ export async function step(
   })
 }
 
+/** Several tokens of one row, which follow `past` tokens in the cache: the logits [N, V] after each of them. */
+export async function stepSeveral(
+  { config, sessions }: CompiledModel,
+  { ids, past, cache }: { ids: readonly number[]; past: number; cache: CacheMemory },
+  { signal }: RunLimits = {},
+): Promise<Float32Array> {
+  return runLanguageModel(sessions.step, {
+    inputs: {
+      ...sequenceInputs(config, { ids: Int32Array.from(ids), pictures: [] }),
+      lastRows: residentTensor('int64', [ids.length], { data: BigInt64Array.from(ids, (_, row) => BigInt(row)) }),
+      ...reach([past + ids.length]),
+    },
+    cache,
+    signal,
+  })
+}
+
 /** A sequence [1, L] and the visual tokens [M, D] of its pictures, as `mergedSequence` takes them. */
 export function sequenceInputs(
   { language }: LlavaConfig,
@@ -233,7 +271,7 @@ function reach(lengths: readonly number[]): Record<'lastIndex' | 'total', Reside
 }
 
 async function runLanguageModel(
-  session: Session,
+  compiling: Promise<Session>,
   { inputs, cache, signal }: { inputs: Record<string, ResidentTensor>; cache: CacheMemory } & RunLimits,
 ): Promise<Float32Array> {
   const memory = cache.blocks.flatMap(({ key, value }, block) => [
@@ -242,10 +280,26 @@ async function runLanguageModel(
   ])
   const outputs = Object.fromEntries(memory.map(([name, tensor]) => [`next:${name}`, tensor]))
   try {
+    const session = await untilCompiled(compiling, signal)
     const options = { outputs, fetch: ['logits'], signal }
     return take(await run(session, { ...inputs, ...Object.fromEntries(memory) }, options), 'logits')
   } finally {
     Object.values(inputs).forEach(disposeTensor)
+  }
+}
+
+/** Waits for a session, or throws `signal.reason` when the signal fires first: compiling cannot be stopped, waiting for it can. */
+async function untilCompiled(compiling: Promise<Session>, signal: AbortSignal | undefined): Promise<Session> {
+  signal?.throwIfAborted()
+  let leave = () => {}
+  const left = new Promise<never>((_, reject) => {
+    leave = () => reject(signal?.reason)
+    signal?.addEventListener('abort', leave, { once: true })
+  })
+  try {
+    return await Promise.race([compiling, left])
+  } finally {
+    signal?.removeEventListener('abort', leave)
   }
 }
 

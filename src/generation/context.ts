@@ -5,7 +5,14 @@
  * the length: what lies behind it in the cache is never looked at again.
  */
 
-import { type CompiledModel, type EncodedPicture, prefill, type RunLimits, step } from './compiled-model.ts'
+import {
+  type CompiledModel,
+  type EncodedPicture,
+  prefill,
+  type RunLimits,
+  step,
+  stepSeveral,
+} from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
 import {
   allocateCache,
@@ -102,6 +109,24 @@ export async function readToken(
   return logits
 }
 
+/**
+ * Reads several tokens that follow all that was read: the logits [V] after each. `rewind` takes back those that turn out wrong. Only of a context with
+ * a cache of its own.
+ */
+export async function readTokens(
+  context: GenerationContext,
+  tokens: readonly number[],
+  { signal }: RunLimits = {},
+): Promise<Float32Array[]> {
+  if (context.row !== undefined) throw new Error('Cannot read several tokens at once: the context shares its cache')
+  const past = context.read.ids.length
+  const cache = roomFor(context, { tokens: past + tokens.length, kept: past })
+  const logits = await stepSeveral(context.model, { ids: tokens, past, cache }, { signal })
+  context.read.ids.push(...tokens)
+  const { vocabulary: V } = context.model.config.language
+  return tokens.map((_, row) => logits.subarray(row * V, (row + 1) * V))
+}
+
 /** Forgets everything after the first `length` tokens. */
 export function rewind(context: GenerationContext, length: number): void {
   const { ids, pictures } = context.read
@@ -135,7 +160,7 @@ function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number;
   return context.cache
 }
 
-/** Visual tokens of a picture, computed once as long as it is among the last few that the model saw. */
+/** Visual tokens of a picture, computed once as long as it is among the last few that the model saw, or kept on disk. */
 async function visualTokensOf(
   model: CompiledModel,
   picture: PromptPicture,
@@ -143,7 +168,7 @@ async function visualTokensOf(
 ): Promise<Float32Array> {
   const { recentPictures: seen } = model
   const { key } = picture
-  const tokens = seen.get(key) ?? (await encodePicture(model, picture, { signal })).visualTokens
+  const tokens = seen.get(key) ?? (await keptTokens(model, picture, { signal }))
   seen.delete(key) // the latest goes to the end
   seen.set(key, tokens)
   for (const oldest of seen.keys()) {
@@ -151,6 +176,17 @@ async function visualTokensOf(
     seen.delete(oldest)
   }
   return tokens
+}
+
+async function keptTokens(model: CompiledModel, picture: PromptPicture, { signal }: RunLimits): Promise<Float32Array> {
+  const { config, pictureCache } = model
+  const shape = [picture.length, config.language.width] as const
+  const kept = await pictureCache?.read(picture.key, shape)
+  signal?.throwIfAborted()
+  if (kept !== undefined) return kept
+  const { visualTokens } = await encodePicture(model, picture, { signal })
+  pictureCache?.write(picture.key, { shape, data: visualTokens })
+  return visualTokens
 }
 
 const rememberedPictures = 16

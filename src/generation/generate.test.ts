@@ -11,6 +11,7 @@ import {
   generate,
   type Piece,
 } from './generate.ts'
+import { createLookup } from './lookup.ts'
 import { type Prompt, preparePicture } from './prompt.ts'
 import { trace } from './trace.ts'
 import { generateUncached } from './uncached.ts'
@@ -98,6 +99,77 @@ describe('an answer', () => {
     const { result } = await collect({ maxTokens: undefined })
     expect(result.usage.completionTokens).toBe(96 - 9)
     expect(result.finishReason).toBe('length')
+  })
+})
+
+describe('guessing by lookup', () => {
+  /** A model of random weights soon goes in circles. */
+  const long: GenerationOptions = { maxTokens: 60 }
+  /** Where the answer goes on with a token that was guessed. */
+  const guessedIn = (ids: Int32Array, tokens: readonly number[]): number[] => {
+    const lookup = createLookup(ids, { never: [config.imageToken] })
+    let guessed: number[] = []
+    return [...tokens.keys()].filter((i) => {
+      lookup.push(tokens[i]!)
+      const right = guessed[0] === tokens[i]
+      guessed = right ? guessed.slice(1) : lookup.guess(3)
+      return right
+    })
+  }
+  const both = async (options: GenerationOptions & Partial<GenerationSetting>) => {
+    const held: (readonly number[])[] = []
+    const answers: Awaited<ReturnType<typeof collect>>[] = []
+    for (const lookup of [false, true]) {
+      const context = openContext(model)
+      answers.push(await collect({ ...long, ...options, lookup, context }))
+      held.push([...context.read.ids])
+      closeContext(context)
+    }
+    const [plain, guessed] = answers
+    expect(guessed!.tokens).toEqual(plain!.tokens)
+    expect(guessed!.pieces.map(({ text }) => text)).toEqual(plain!.pieces.map(({ text }) => text))
+    expect(guessed!.result).toMatchObject({ usage: plain!.result.usage, finishReason: plain!.result.finishReason })
+    expect(held[1]).toEqual(held[0])
+    return guessed!
+  }
+
+  test.each([
+    ['greedily', {}],
+    ['under a repetition penalty', { repetitionPenalty: 1.1 }],
+    ['drawn with a seed', { temperature: 0.3, topK: 3, seed: 4 }],
+    ['to the end of the context', { maxTokens: undefined }],
+  ])('gives the same answer, %s', async (_, options) => {
+    const { tokens } = await both(options)
+    if (Object.keys(options).length === 0) expect(guessedIn(prompt.ids, tokens).length).toBeGreaterThan(5)
+  })
+
+  test('ends where it would have ended, in the middle of what was guessed too', async () => {
+    const { tokens, pieces } = await both({})
+    const right = guessedIn(prompt.ids, tokens)
+    const inside = right.filter((i) => right.includes(i - 1) && right.includes(i + 1))
+    const [at = -1] = inside
+    expect(at).toBeGreaterThan(0)
+    expect((await both({ maxTokens: at + 1 })).tokens).toHaveLength(at + 1)
+    const before = pieces.slice(0, at).reduce((length, { text }) => length + text.length, 0)
+    const whole = pieces.map(({ text }) => text).join('')
+    await both({ stop: [whole.slice(before - 30, before + 1)] })
+    await both({ stopTokens: [tokens[at]!] })
+
+    const controller = new AbortController()
+    const context = openContext(model)
+    const generator = generate(model, prompt, { tokenizer, stopTokens: [], context, signal: controller.signal })
+    for (let i = 0; i <= at; i++) await generator.next()
+    controller.abort()
+    const { value } = await generator.next()
+    expect(value).toMatchObject({ finishReason: 'abort', usage: { completionTokens: at + 1 } })
+    expect(context.read.ids.length).toBeLessThanOrEqual(prompt.ids.length + at + 1)
+    closeContext(context)
+  })
+
+  test('gives each token the log-probabilities that it has alone', async () => {
+    const { pieces } = await both({ logprobs: 1 })
+    const alone = await collect({ ...long, logprobs: 1, lookup: false })
+    for (const [i, { logprob }] of pieces.entries()) expect(logprob).toBeCloseTo(alone.pieces[i]!.logprob!, 4)
   })
 })
 

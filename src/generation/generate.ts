@@ -3,7 +3,17 @@
 import { createTextStream } from '../conversation/text-stream.ts'
 import type { Tokenizer } from '../conversation/tokenizer.ts'
 import type { CompiledModel } from './compiled-model.ts'
-import { closeContext, expectFits, type GenerationContext, openContext, readPrompt, readToken } from './context.ts'
+import {
+  closeContext,
+  expectFits,
+  type GenerationContext,
+  openContext,
+  readPrompt,
+  readToken,
+  readTokens,
+  rewind,
+} from './context.ts'
+import { createLookup, type Lookup } from './lookup.ts'
 import { countVisualTokens, type Prompt } from './prompt.ts'
 import {
   checkSamplingOptions,
@@ -23,6 +33,11 @@ export type GenerationOptions = SamplingOptions & {
   stop?: readonly string[] | undefined
   /** Log-probabilities of each token, and of this many of the most likely ones in its place. */
   logprobs?: number | undefined
+  /**
+   * Guesses tokens that were said before and reads them together, which is quicker where an answer quotes (lookup.ts); the answer is the same. On
+   * unless it is `false`, but never in a batch.
+   */
+  lookup?: boolean | undefined
   /** Ends the answer where it is, also while the prompt is being read. */
   signal?: AbortSignal | undefined
 }
@@ -87,6 +102,7 @@ export async function* generate(
   }
   const timings = { imageMs: 0, promptMs: 0, decodeMs: 0 }
   const context = occupy(options.context ?? openContext(model))
+  let reader: TokenReader | undefined
   try {
     const reading = await unlessAborted(readPrompt(context, prompt, { signal }), signal)
     if (reading === undefined) return { finishReason: 'abort', usage, timings }
@@ -94,6 +110,7 @@ export async function* generate(
     Object.assign(timings, { imageMs, promptMs })
     usage.reusedTokens = reused
     let { logits } = reading
+    reader = tokenReader(context, { prompt, lookup: options.lookup ?? true, signal })
     while (true) {
       const token = chooseToken(logits, { options, seen, random })
       seen.add(token)
@@ -102,12 +119,13 @@ export async function* generate(
       yield { text, token, ...(logprobs !== undefined && logProbabilities(logits, { token, count: logprobs })) }
       if (finishReason !== undefined) return { finishReason, usage, timings }
       const started = performance.now()
-      const next = await unlessAborted(readToken(context, token, { signal }), signal)
+      const next = await unlessAborted(reader.read(token, { most: maxTokens - usage.completionTokens - 1 }), signal)
       timings.decodeMs += performance.now() - started
       if (next === undefined) return { finishReason: 'abort', usage, timings }
       logits = next
     }
   } finally {
+    reader?.forget()
     release(context, { close: options.context === undefined })
   }
 
@@ -120,6 +138,49 @@ export async function* generate(
     if (usage.completionTokens < maxTokens) return { text, finishReason: undefined }
     const rest = filter.push(stream.flush())
     return { text: text + rest.text + filter.flush(), finishReason: rest.stopped ? 'stop' : 'length' }
+  }
+}
+
+type TokenReader = {
+  /** Reads a token that was chosen: the logits [V] of the next. At most `most` tokens after that one are guessed. */
+  read(token: number, limits: { most: number }): Promise<Float32Array>
+  /** Takes back what was guessed and not chosen. */
+  forget(): void
+}
+
+/** Most tokens that are guessed at once: more are wrong too often for what they cost in few bits (docs/experiments.md). */
+const mostGuessed = 3
+
+function tokenReader(
+  context: GenerationContext,
+  { prompt, lookup, signal }: { prompt: Prompt; lookup: boolean; signal: AbortSignal | undefined },
+): TokenReader {
+  if (!lookup || context.row !== undefined)
+    return { read: (token) => readToken(context, token, { signal }), forget: () => {} }
+  const known: Lookup = createLookup(prompt.ids, { never: [context.model.config.imageToken] })
+  let guessed: { token: number; logits: Float32Array }[] = [] // read already, in case they are chosen
+  const forget = () => {
+    if (guessed.length > 0) rewind(context, context.read.ids.length - guessed.length)
+    guessed = []
+  }
+  return {
+    async read(token, { most }) {
+      signal?.throwIfAborted() // also where nothing has to be computed
+      known.push(token)
+      const [next, ...rest] = guessed
+      if (next?.token === token) {
+        guessed = rest
+        return next.logits
+      }
+      forget()
+      const tokens = known.guess(Math.min(mostGuessed, most))
+      if (tokens.length === 0) return readToken(context, token, { signal })
+      const [logits, ...after] = await readTokens(context, [token, ...tokens], { signal })
+      if (logits === undefined) throw new Error('The language model returned no logits')
+      guessed = after.map((logits, i) => ({ token: tokens[i] ?? 0, logits }))
+      return logits
+    },
+    forget,
   }
 }
 

@@ -31,7 +31,7 @@ export function arrangeGraph(config: LlavaConfig, weights: WeightSource): Record
   return { visualTokens: arrange(config, weights, { tokens, sources, shares }) } // [M, D]
 }
 
-/** Token ids [B, L] and visual tokens → logits [B, V] of the last position of each row, and the longer cache. For one token more, L is 1. */
+/** Token ids [B, L] and visual tokens → logits [N, V] after N of the positions, mostly the last of each row, and the longer cache. For one token more, L is 1. */
 export function languageGraph(
   config: LlavaConfig,
   weights: WeightSource,
@@ -40,7 +40,7 @@ export function languageGraph(
   const ids = input('ids', 'int64', ['B', 'L'])
   const tokens = input('visualTokens', 'float32', ['M', config.language.width])
   const places = input('places', 'int64', ['M'])
-  const lastRows = input('lastRows', 'int64', ['B'])
+  const lastRows = input('lastRows', 'int64', ['N'])
   const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
   const { depth, keyValueHeads, headSize } = config.language
   const part = (kind: 'key' | 'value', block: number) =>

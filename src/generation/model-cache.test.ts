@@ -104,6 +104,16 @@ describe('entries', () => {
     expect(await fromCache('int4')).toEqual(before)
   })
 
+  test('an entry made for other processors is made again', async () => {
+    const before = await fromCache('mixed')
+    const [entry] = await readdir(cache)
+    const file = join(cache, entry!, 'index.json')
+    const index = JSON.parse(await readFile(file, 'utf8'))
+    await writeFile(file, JSON.stringify({ ...index, saturating: !index.saturating, parts: [] }))
+    expect(await fromCache('mixed')).toEqual(before)
+    expect(JSON.parse(await readFile(file, 'utf8'))).toEqual(index)
+  })
+
   test('an interrupted conversion leaves nothing', async () => {
     const abort = new AbortController()
     const converting = cachedWeights(

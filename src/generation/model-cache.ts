@@ -13,6 +13,7 @@ import { closeWeights, type OpenWeights, openWeights } from '../checkpoint/load.
 import { entryOf } from '../checkpoint/places.ts'
 import { readFully } from '../checkpoint/ranged-read.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import { sumsSaturate } from '../runtime/integer-sums.ts'
 import { gigabytes, type Precision, precisions } from './precision.ts'
 import {
   type ConversionOptions,
@@ -24,7 +25,7 @@ import {
 } from './stored-weights.ts'
 
 /** Changes with the meaning of the files: what an older release wrote is then not found. */
-const format = 1
+const format = 2
 const weightsFile = 'weights.bin'
 const indexFile = 'index.json'
 
@@ -32,6 +33,8 @@ const indexSchema = z.object({
   format: z.literal(format),
   model: z.string(),
   precision: z.enum(precisions),
+  /** Whether it was made for a processor whose integer sums saturate. */
+  saturating: z.boolean(),
   bytes: z.number(),
   parts: z.array(
     z.object({
@@ -114,7 +117,7 @@ export async function cachedWeights(
         await writeFileAtomically(join(temporary, weightsFile), (handle) =>
           convertIntoFile(config, reader, { ...options, handle, parts }),
         )
-        const index = { format, model: resolve(folder), precision, bytes, parts }
+        const index = { format, model: resolve(folder), precision, saturating: sumsSaturate(), bytes, parts }
         await writeFile(join(temporary, indexFile), JSON.stringify(index))
       },
       { mayReplace: () => true }, // another process may have been quicker, or an entry was damaged
@@ -154,7 +157,7 @@ export async function clearCache(cache: string): Promise<{ models: number; bytes
 
 async function openEntry(target: string): Promise<SuppliedWeights | undefined> {
   const index = await readIndex(target)
-  if (index === undefined) return undefined
+  if (index === undefined || index.saturating !== sumsSaturate()) return undefined
   const supplied = await suppliedFrom(join(target, weightsFile), index.parts).catch(() => undefined)
   const now = new Date()
   if (supplied !== undefined) await utimes(join(target, indexFile), now, now).catch(() => undefined)
@@ -181,17 +184,17 @@ async function expectRoom(cache: string, bytes: number): Promise<void> {
 const sampledBytes = 4096
 
 /**
- * A name for a model's weights in a precision. Reading all of a large model takes longer than opening a converted one, so the weights are represented
+ * A name for a model's weights in a precision, in the forms that this processor wants. Reading all of a large model takes longer than opening a converted one, so the weights are represented
  * by the size and time of each file, and by every tensor's name, place and a stretch from its middle.
  */
-async function keyOf(
+export async function keyOf(
   { folder, config }: { folder: string; config: LlavaConfig },
   precision: Precision,
 ): Promise<string> {
   const hash = createHash('sha256')
   const opened: OpenWeights = await openWeights(folder, config)
   try {
-    hash.update(JSON.stringify([format, precision]))
+    hash.update(JSON.stringify([format, precision, sumsSaturate()]))
     for (const { handle } of opened.checkpoints.flatMap(({ files }) => files)) {
       const { size, mtimeMs } = await handle.stat()
       hash.update(JSON.stringify([size, mtimeMs]))

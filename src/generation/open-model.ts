@@ -3,8 +3,9 @@
 import { loadWeights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type CompiledModel, type CompileOptions, compileModel, compileSupplied } from './compiled-model.ts'
-import { cachedWeights, cacheFolder, prepareCache } from './model-cache.ts'
+import { cachedWeights, cacheFolder, keyOf, prepareCache } from './model-cache.ts'
 import { attempt } from './model-folder.ts'
+import { isWorthKeeping, openPictureCache, type PictureCache, pictureFolder } from './picture-cache.ts'
 import { choosePrecision, type Precision, type PrecisionChoice } from './precision.ts'
 import { type ConversionOptions, convertInMemory, type SuppliedWeights, withFolderReader } from './stored-weights.ts'
 
@@ -15,6 +16,11 @@ export type OpenModelOptions = {
   readonly precision?: Precision | 'auto' | undefined
   /** Where converted weights are kept for the next time; in memory only where the folder cannot be written to, or when it is `false`. */
   readonly cache?: string | false | undefined
+  /**
+   * Where the visual tokens of pictures are kept for the next time; nowhere when it or, unless it is given, `cache` is `false`, and for models that
+   * encode as quickly as a disk reads.
+   */
+  readonly pictureCache?: string | false | undefined
   /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
   readonly contextMemory?: number | undefined
   /** Called while weights are converted, which a large model takes minutes for, once. */
@@ -34,6 +40,8 @@ export async function openModel(
   const { threads, signal, contextMemory } = options
   const choice = choosePrecision(config, { wanted: options.precision })
   const { precision } = choice
+  const pictureCache = pictureCacheFor({ folder, config }, { ...options, precision })
+  const withCache = (model: CompiledModel): CompiledModel => ({ ...model, pictureCache })
   const limits: CompileOptions = { threads, signal, contextMemory }
   const read = <T>(from: () => Promise<T>) =>
     attempt(folder, 'its weights', from).catch((error) => {
@@ -41,10 +49,23 @@ export async function openModel(
     })
   if (precision === 'f32') {
     const weights = await read(() => loadWeights(folder, config))
-    return { model: await compileModel({ config, weights }, limits), choice }
+    return { model: withCache(await compileModel({ config, weights }, limits)), choice }
   }
   const weights = await read(() => convertedWeights({ folder, config }, { ...options, precision }))
-  return { model: await compileSupplied({ config, weights, precision }, limits), choice }
+  return { model: withCache(await compileSupplied({ config, weights, precision }, limits)), choice }
+}
+
+/** Undefined where nothing is to be kept. */
+function pictureCacheFor(
+  { folder, config }: { folder: string; config: LlavaConfig },
+  {
+    precision,
+    cache,
+    pictureCache = cache === false ? false : pictureFolder(),
+  }: OpenModelOptions & { precision: Precision },
+): PictureCache | undefined {
+  if (pictureCache === false || !isWorthKeeping(config)) return undefined
+  return openPictureCache(pictureCache, { config, identity: () => keyOf({ folder, config }, precision) })
 }
 
 async function convertedWeights(

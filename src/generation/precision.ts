@@ -3,6 +3,7 @@
 import { availableMemory } from 'node:process'
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import { sumsSaturate } from '../runtime/integer-sums.ts'
 import { bytesOfParts, partsOf, type WeightForm } from './weight-forms.ts'
 
 /**
@@ -16,24 +17,33 @@ export type Precision = (typeof precisions)[number]
 /** What a graph is for. A picture is read by the encoder, a prompt at once, and an answer is written token by token. */
 export type Role = 'encoder' | 'prompt' | 'decoding'
 
-/** How a weight is kept for one role. */
+/**
+ * How a weight is kept for one role. In 8 bits per channel it depends on the processor, too: where integer sums saturate, `int8` takes codes that it
+ * adds up exactly and slowly, and the other precisions, which are less exact anyway, take codes of 7 bits.
+ */
 export function formOf(
   { name, shape }: { name: string; shape: readonly number[] },
-  { precision, role }: { precision: Precision; role: Role },
+  { precision, role, saturating = sumsSaturate }: { precision: Precision; role: Role; saturating?: () => boolean },
 ): WeightForm {
   // Only what multiplies or is looked up: norms, biases and positions are few numbers.
   if (precision === 'f32' || shape.length !== 2 || !name.endsWith('.weight')) return 'float32'
   if (precision === 'f16') return 'float16'
   // Eight bits in rows, which serve as a table and as a head alike.
   if (name === 'languageModel.tokenEmbedding.weight' || name === 'languageModel.head.weight') return 'int8-128'
-  if (role === 'encoder' || precision === 'int8') return 'int8'
-  if (precision === 'mixed') return role === 'prompt' ? 'int8' : 'int4-128'
+  if (role === 'encoder' || precision === 'int8' || (precision === 'mixed' && role === 'prompt')) {
+    return saturating() ? (precision === 'int8' ? 'uint8' : 'int7') : 'int8'
+  }
   return precision === 'int4' ? 'int4-32' : 'int4-128'
 }
 
 /** Whether a prompt and the answer to it are computed from the same weights. */
 export function hasOneForm(precision: Precision): boolean {
   return precision !== 'mixed'
+}
+
+/** Whether weights are kept as codes, which ONNX Runtime repacks. */
+export function isQuantized(precision: Precision): boolean {
+  return precision !== 'f32' && precision !== 'f16'
 }
 
 /** All forms of a weight that the graphs of a model ask for. */

@@ -8,8 +8,13 @@ import { type ElementType, elementFormat } from '../runtime/element-type.ts'
 import { quantizeBlocks, quantizeRows } from '../runtime/quantize.ts'
 import { fromBlocks, fromChannels, parameter, widen } from '../tensor/index.ts'
 
-/** `int8`: a scale per output channel. With a number: a scale for each block of so many numbers of a row. */
-export type WeightForm = 'float32' | 'float16' | 'int8' | 'int8-128' | 'int4-32' | 'int4-128'
+/**
+ * `int8`, `uint8` and `int7`: a scale per output channel. On processors whose integer sums overflow (integer-sums.ts), `int8` would be wrong, `uint8`
+ * is exact and slower, and `int7`, with codes from −64 to 64, is exact and as fast. With a number: a scale for each block of so many numbers of a row.
+ */
+export type WeightForm = 'float32' | 'float16' | ChannelForm | 'int8-128' | 'int4-32' | 'int4-128'
+
+type ChannelForm = 'int8' | 'uint8' | 'int7'
 
 type StoredType = Extract<ElementType, 'float32' | 'float16' | 'int8' | 'uint8'>
 
@@ -24,9 +29,9 @@ export function partsOf({ name, shape }: NamedShape, form: WeightForm): readonly
   if (form === 'float16') return [{ name: `${name}@float16`, dtype: 'float16', shape }]
   const [out = 1, width = 1] = shape
   const scales = `${name}@${form}.scales`
-  if (form === 'int8') {
+  if (isChannelForm(form)) {
     return [
-      { name: `${name}@int8`, dtype: 'int8', shape: [width, out] },
+      { name: `${name}@${form}`, dtype: form === 'uint8' ? 'uint8' : 'int8', shape: [width, out] },
       { name: scales, dtype: 'float32', shape: [out] },
     ]
   }
@@ -36,6 +41,15 @@ export function partsOf({ name, shape }: NamedShape, form: WeightForm): readonly
     { name: `${name}@${form}`, dtype: 'uint8', shape: [out, blocks, (block * bits) / 8] },
     { name: scales, dtype: 'float32', shape: [out, blocks] },
   ]
+}
+
+/** Whether a parameter of a graph holds the codes of a weight in a channel form. */
+export function isCodesOfChannels(parameter: string): boolean {
+  return /@(int8|uint8|int7)$/.test(parameter)
+}
+
+function isChannelForm(form: WeightForm): form is ChannelForm {
+  return form === 'int8' || form === 'uint8' || form === 'int7'
 }
 
 const blockFormats = {
@@ -53,7 +67,7 @@ export function weightsIn(choose: (weight: NamedShape) => WeightForm): WeightSou
     if (form === 'float32') return values
     if (form === 'float16') return widen(values)
     if (scales === undefined) throw new Error(`Weight ${name} has no scales`)
-    if (form === 'int8') return fromChannels({ values, scales })
+    if (isChannelForm(form)) return fromChannels({ values, scales })
     return fromBlocks({ values, scales }, { bits: blockFormats[form].bits, width: shape[1] ?? 1 })
   }
 }
@@ -88,18 +102,22 @@ export function formWriter(weight: NamedShape, form: WeightForm): FormWriter {
   if (form === 'float16') return { rows: (numbers) => [next(values, fromFloat32('F16', numbers))], end: () => [] }
   if (scales === undefined) throw new Error(`Weight ${weight.name} has no scales`)
   const [out = 1, width = 1] = weight.shape
-  if (form === 'int8') {
+  if (isChannelForm(form)) {
     // Channels are columns of the stored matrix, so it is only complete at the end.
     const turned = new Int8Array(out * width)
     let column = 0
     return {
       rows(numbers) {
-        const codes = quantizeRows(numbers, width)
+        const codes = quantizeRows(numbers, width, { most: form === 'int7' ? 64 : 127 })
         transposeInto(turned, codes.values, { width, out, column })
         column += codes.scales.length
         return [next(scales, bytesOf(codes.scales))]
       },
-      end: () => [next(values, bytesOf(turned))],
+      end() {
+        const bytes = bytesOf(turned)
+        if (form === 'uint8') for (let i = 0; i < bytes.length; i++) bytes[i] = (bytes[i] ?? 0) ^ 0x80 // adds 128
+        return [next(values, bytes)]
+      },
     }
   }
   return {

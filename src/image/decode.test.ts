@@ -6,7 +6,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { crc32, deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { afterAll, describe, expect, test } from 'vitest'
-import { decodeImage, type ImageFault, type ImageSource } from './decode.ts'
+import { decodeImage, type ImageFault, type ImageSource, readImageSize } from './decode.ts'
 import { encodePng } from './encode.ts'
 import { filledPixels, pixels } from './pixels.ts'
 
@@ -258,3 +258,25 @@ function pngOf(width: number, height: number): Buffer {
   const data = deflateSync(Buffer.alloc(100))
   return Buffer.concat([signature, chunk('IHDR', header), chunk('IDAT', data), chunk('IEND', Buffer.alloc(0))])
 }
+
+describe('readImageSize', () => {
+  test('is that of the decoded picture, upright', async () => {
+    const png = await sharp(Buffer.alloc(5 * 3 * 3, 99), { raw: { width: 5, height: 3, channels: 3 } })
+      .png()
+      .toBuffer()
+    expect(await readImageSize(png)).toEqual({ width: 5, height: 3 })
+    const turned = await sharp(png).jpeg().withMetadata({ orientation: 6 }).toBuffer()
+    expect(await readImageSize(turned)).toEqual({ width: 3, height: 5 })
+    expect(await decodeImage(turned)).toMatchObject({ width: 3, height: 5 })
+    expect(await readImageSize(pixels(2, 1, new Uint8Array(6)))).toEqual({ width: 2, height: 1 })
+  })
+
+  test('refuses what decoding would refuse by its header', async () => {
+    await expect(readImageSize('no such.png')).rejects.toThrow('Cannot read no such.png: no such file')
+    await expect(readImageSize(Buffer.from('GIF89a'))).rejects.toThrow(/^Cannot read the size of the given bytes: /)
+    const png = await sharp(Buffer.alloc(12), { raw: { width: 2, height: 2, channels: 3 } })
+      .png()
+      .toBuffer()
+    await expect(readImageSize(png, { maxPixels: 3 })).rejects.toThrow('found 2x2 pixels, expected at most 3 in all')
+  })
+})

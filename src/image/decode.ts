@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url'
 import sharp, { type Metadata, type SharpOptions } from 'sharp'
 import { describeBytes, type PictureFormat, pictureFormats, sniffFormat } from './format.ts'
 import { type Pixels, pixels } from './pixels.ts'
+import type { Size } from './tiles.ts'
 
 /** A path, a `file:` URL, the bytes of an encoded picture, or pixels (checked and passed through). */
 export type ImageSource = string | URL | Uint8Array | Pixels
@@ -48,11 +49,7 @@ export async function decodeImage(source: ImageSource, options: DecodeOptions = 
   const { maxPixels = 2 ** 26, maxBytes = 2 ** 26, maxSeconds = 30, signal } = options
   signal?.throwIfAborted()
   if (isPixels(source)) return pixels(source.width, source.height, source.data)
-  const name = nameOf(source)
-  const bytes = source instanceof Uint8Array ? source : await readPictureFile(source, { maxBytes, signal })
-  checkByteCount(bytes.length, { name, maxBytes })
-  const format = recogniseFormat(bytes, name)
-
+  const { bytes, name, format } = await readEncoded(source, { maxBytes, signal })
   // libvips looks at the clock between strips only, so we also stop waiting ourselves.
   const deadline = AbortSignal.timeout(maxSeconds * 1000)
   const stop = signal === undefined ? deadline : AbortSignal.any([signal, deadline])
@@ -74,12 +71,25 @@ export async function decodeImage(source: ImageSource, options: DecodeOptions = 
   return toRgbOverWhite(samples)
 }
 
-/** Width and height of a picture's file as `decodeImage` gives them, from its header alone; undefined when that cannot be read. */
-export async function readPictureSize(path: string): Promise<{ width: number; height: number } | undefined> {
-  const header = await sharp(path, decoding)
+/**
+ * Width and height of the picture that `decodeImage` would give, read from the header.
+ * @throws as `decodeImage`, apart from what only the pixels would tell
+ */
+export async function readImageSize(source: ImageSource, options: DecodeOptions = {}): Promise<Size> {
+  const { maxPixels = 2 ** 26, maxBytes = 2 ** 26, signal } = options
+  if (isPixels(source)) return { width: source.width, height: source.height }
+  const { bytes, name, format } = await readEncoded(source, { maxBytes, signal })
+  const header = await sharp(bytes, decoding)
     .metadata()
     .catch(() => undefined)
-  return header?.autoOrient
+  if (header?.mediaType !== `image/${format}`) {
+    throw new SyntaxError(
+      `Cannot read the size of ${name}: the header of the ${format.toUpperCase()} is damaged, expected a complete file`,
+      fault('image_parse_error'),
+    )
+  }
+  checkHeader(header, { name, maxPixels })
+  return { width: header.autoOrient.width, height: header.autoOrient.height }
 }
 
 /** Pixels are limited by `checkHeader`, in our own words. */
@@ -89,6 +99,16 @@ const decoding: SharpOptions = {
   autoOrient: true,
   pages: 1,
   limitInputPixels: false,
+}
+
+async function readEncoded(
+  source: string | URL | Uint8Array,
+  { maxBytes, signal }: { maxBytes: number; signal: AbortSignal | undefined },
+): Promise<{ bytes: Uint8Array; name: string; format: PictureFormat }> {
+  const name = nameOf(source)
+  const bytes = source instanceof Uint8Array ? source : await readPictureFile(source, { maxBytes, signal })
+  checkByteCount(bytes.length, { name, maxBytes })
+  return { bytes, name, format: recogniseFormat(bytes, name) }
 }
 
 function recogniseFormat(bytes: Uint8Array, name: string): PictureFormat {

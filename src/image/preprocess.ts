@@ -8,7 +8,7 @@
 import { filledPixels, type Pixels, paste, type Rgb } from './pixels.ts'
 import type { ImageProcessorConfig, Triple } from './processor-config.ts'
 import { type Filter, resize } from './resize.ts'
-import { bestResolution, cutTiles, type TileGrid } from './tiles.ts'
+import { bestResolution, cutTiles, gridOf, type Size, type TileGrid } from './tiles.ts'
 
 export { type ImageProcessorConfig, readImageProcessorConfig } from './processor-config.ts'
 
@@ -37,6 +37,20 @@ export function preprocess(
 ): PreparedPicture {
   if (aspect === 'tiles') return preprocessTiles(picture, config)
   return preprocessView(aspect === 'pad' ? padded(picture, config) : picture, config)
+}
+
+/**
+ * The tiles that `preprocess` would cut a picture of this size into; undefined where it would make one view of it.
+ * @throws RangeError when the picture is too long for any resolution
+ */
+export function plannedTiles(
+  picture: Size,
+  config: ImageProcessorConfig,
+  { shown = 1 }: { readonly shown?: number } = {},
+): TileGrid | undefined {
+  const { tiles } = config
+  if (tiles === undefined || aspectFor(config, shown) !== 'tiles') return undefined
+  return gridOf(picture, { resolution: bestResolution(picture, tiles.resolutions), side: tiles.side })
 }
 
 /** What the configuration does with a picture that is one of `shown`. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type Pixels, pixels } from './pixels.ts'
-import { preprocess, readImageProcessorConfig } from './preprocess.ts'
+import { plannedTiles, preprocess, readImageProcessorConfig } from './preprocess.ts'
 import { bestResolution, cutTiles, type Size } from './tiles.ts'
 
 /** The pinpoints of LLaVA-NeXT as the original code reads them: width, height. */
@@ -106,9 +106,19 @@ describe('preprocess with tiles', () => {
       crop_size: undefined,
     })
     expect(preprocess(numbered(8, 4), onevision).views).toBe(3)
+    expect(plannedTiles({ width: 8, height: 4 }, onevision, { shown: 2 })).toBeUndefined()
     const { data, views, grid } = preprocess(numbered(8, 4), onevision, { shown: 2 })
     expect({ views, grid }).toEqual({ views: 1, grid: undefined })
     expect(data).toEqual(preprocess(numbered(8, 4), onevision, { aspect: 'pad' }).data)
+  })
+
+  test.each([
+    [8, 4],
+    [3, 20],
+    [4, 4],
+  ])('are known before a picture of %i x %i is cut', (width, height) => {
+    const config = readImageProcessorConfig(file)
+    expect(plannedTiles({ width, height }, config)).toEqual(preprocess(numbered(width, height), config).grid)
   })
 
   test('refuses to cut where the processor does not say how', () => {

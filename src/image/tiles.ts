@@ -37,14 +37,20 @@ export function bestResolution(picture: Size, resolutions: readonly Size[]): Siz
   )
 }
 
+/** The grid of tiles of side `side` that a resolution gives a picture. */
+export function gridOf(picture: Size, { resolution, side }: { resolution: Size; side: number }): TileGrid {
+  const { width, height } = picture
+  return { rows: resolution.height / side, columns: resolution.width / side, picture: { width, height } }
+}
+
 /** Squares of `side` pixels, row by row, of the picture fitted into a resolution whose sides are multiples of `side`. */
 export function cutTiles(
   picture: Pixels,
   { resolution, side, filter }: { readonly resolution: Size; readonly side: number; readonly filter: Filter },
 ): { readonly tiles: readonly Pixels[]; readonly grid: TileGrid } {
   const canvas = letterbox(picture, { resolution, filter })
-  const rows = resolution.height / side
-  const columns = resolution.width / side
+  const grid = gridOf(picture, { resolution, side })
+  const { rows, columns } = grid
   const tiles = Array.from({ length: rows * columns }, (_, index) =>
     crop(canvas, {
       x: (index % columns) * side,
@@ -53,7 +59,7 @@ export function cutTiles(
       height: side,
     }),
   )
-  return { tiles, grid: { rows, columns, picture: { width: picture.width, height: picture.height } } }
+  return { tiles, grid }
 }
 
 /** The picture as large as fits, its shape kept, in the middle of black. */

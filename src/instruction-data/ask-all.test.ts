@@ -153,6 +153,24 @@ describe('askAll', () => {
     expect(server!.requests[1]!.at - begun).toBeGreaterThanOrEqual(380)
   })
 
+  test("waits for the endpoint's own limits instead of being refused", async () => {
+    const limit = (remaining: string, reset: string): Behaviour => ({
+      do: 'status',
+      status: 500,
+      headers: {
+        'x-ratelimit-limit-requests': '2',
+        'x-ratelimit-remaining-requests': remaining,
+        'x-ratelimit-reset-requests': reset,
+      },
+    })
+    await ask((_, times) => (times === 0 ? limit('0', '800ms') : { do: 'answer' }), {
+      count: 1,
+      concurrency: adaptiveConcurrency({ first: 1, most: 1 }),
+    })
+    const [first, second] = server?.requests ?? []
+    expect(second!.at - first!.at).toBeGreaterThanOrEqual(350) // one of two in 800 ms
+  })
+
   test('counts what an unusable answer cost', async () => {
     const { spent, result } = await ask(once({ do: 'choices', count: 2 }), { count: 1 })
     expect(spent).toEqual({ input: 2000, output: 200 })

@@ -36,6 +36,14 @@ async function check(name: string, text: string, options: Partial<Parameters<typ
 describe('rowProblems', () => {
   test.each<[string, unknown]>([
     ['a row with a picture', row()],
+    [
+      'several pictures',
+      row({ image: ['a.png', 'a.png'], conversations: [human('<image> and <image>?'), gpt('Both.')] }),
+    ],
+    [
+      'pictures one after the other',
+      row({ image: ['a.png', 'a.png'], conversations: [human('<image>?'), gpt('A.'), human('<image>?'), gpt('B.')] }),
+    ],
     ['several turns', row({ conversations: [human('What?\n<image>'), gpt('That.'), human('Where?'), gpt('There.')] })],
     ['text alone', { id: 3, conversations: [human('Hello'), gpt('Hello.')] }],
     [
@@ -48,7 +56,14 @@ describe('rowProblems', () => {
   test.each<[unknown, string[]]>([
     [3, ['found a number, expected an object with id, image and conversations']],
     [row({ id: undefined }), ['id: found nothing, expected a text or a number']],
-    [row({ image: ['a.png'] }), ['image: found a list, expected a file name']],
+    [
+      row({ image: ['a.png', ''] }),
+      [
+        'image: found a list, expected a file name or a list of them',
+        'conversations: found <image> once, expected it 2 times for as many images',
+      ],
+    ],
+    [row({ image: ['a.png', 'a.png'] }), ['conversations: found <image> once, expected it 2 times for as many images']],
     [row({ conversations: [] }), ['conversations: found none, expected a list of turns']],
     [row({ conversations: [human('<image>\nWhat?')] }), ['conversations: the last question has no answer']],
     [
@@ -125,7 +140,7 @@ describe('checkLlavaFile', () => {
   })
 
   test('counts tokens', async () => {
-    const tokens = { count: (turns: readonly unknown[]) => turns.length * 10, most: 20 }
+    const tokens = { count: async (turns: readonly unknown[]) => turns.length * 10, most: 20 }
     const long = row({ conversations: [human('<image>'), gpt('a'), human('b'), gpt('c')] })
     const { problems, summary } = await check(
       'tokens.jsonl',

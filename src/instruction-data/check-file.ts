@@ -8,11 +8,14 @@ import { pictureProblem } from './picture-file.ts'
 
 export type RowProblem = { readonly line: number; readonly id?: string; readonly problem: string }
 
+/** Tokens of turns that show pictures of these file names. */
+export type CountTokens = (turns: readonly Turn[], pictures: readonly string[]) => Promise<number>
+
 export type CheckOptions = {
   /** The pictures' folder; without it pictures are not looked for. */
   readonly images?: string | undefined
   /** Tokens of a conversation with its pictures, and how many are allowed. */
-  readonly tokens?: { readonly count: (turns: readonly Turn[]) => number; readonly most: number } | undefined
+  readonly tokens?: { readonly count: CountTokens; readonly most: number } | undefined
   readonly onProblem: (problem: RowProblem) => void
   readonly onRow?: (rows: number) => void
 }
@@ -54,17 +57,20 @@ export async function checkLlavaFile(
       ids.add(id)
     }
     const { image, conversations } = value
-    if (typeof image === 'string' && images !== undefined) {
-      if (!pictures.has(image)) pictures.set(image, await pictureProblem(image, images))
-      const problem = pictures.get(image)
+    for (const name of images === undefined ? [] : namesIn(image)) {
+      if (!pictures.has(name)) pictures.set(name, await pictureProblem(name, images ?? ''))
+      const problem = pictures.get(name)
       if (problem !== undefined) found.push(problem)
     }
     if (image === undefined) counts.textOnly += 1
     if (Array.isArray(conversations)) counts.turns += conversations.length
     if (tokens !== undefined && found.length === 0) {
-      const count = tokens.count(fromLlavaConversations(conversations as Parameters<typeof fromLlavaConversations>[0]))
-      longest = Math.max(longest ?? 0, count)
-      if (count > tokens.most) found.push(`the conversation has ${count} tokens, expected at most ${tokens.most}`)
+      const shown = fromLlavaConversations(conversations as Parameters<typeof fromLlavaConversations>[0])
+      const count = await tokens.count(shown, namesIn(image)).catch((error: unknown) => error)
+      if (typeof count !== 'number') found.push(count instanceof Error ? count.message : String(count))
+      else longest = Math.max(longest ?? 0, count)
+      if (Number(count) > tokens.most)
+        found.push(`the conversation has ${count} tokens, expected at most ${tokens.most}`)
     }
     counts.problems += found.length
     for (const problem of found) onProblem({ line, ...(id !== undefined && { id }), problem })
@@ -103,9 +109,9 @@ export function rowProblems(value: unknown): string[] {
   const problems: string[] = []
   if (idOf(value) === undefined) problems.push(`id: found ${kindOf(value.id)}, expected a text or a number`)
   const { image, conversations } = value
-  const picture = image !== undefined
-  if (picture && (typeof image !== 'string' || image === ''))
-    problems.push(`image: found ${kindOf(image)}, expected a file name`)
+  const names = namesIn(image)
+  if (image !== undefined && (names.length === 0 || names.includes('')))
+    problems.push(`image: found ${kindOf(image)}, expected a file name or a list of them`)
   if (!Array.isArray(conversations) || conversations.length === 0) {
     return [
       ...problems,
@@ -129,18 +135,28 @@ export function rowProblems(value: unknown): string[] {
     )
   } else if (roles.length % 2 === 1 || roles.length === 0)
     problems.push('conversations: the last question has no answer')
-  return [...problems, ...placeholderProblems(turns, picture)]
+  return [...problems, ...placeholderProblems(turns, image === undefined ? 0 : Math.max(1, names.length))]
+}
+
+/** File names of a row's pictures: one as a text, several as a list; none of anything else. */
+function namesIn(image: unknown): readonly string[] {
+  const names: unknown[] = image === undefined ? [] : [image].flat()
+  return names.every((name) => typeof name === 'string') ? names : []
 }
 
 const mark = '<image>'
 
-function placeholderProblems(turns: readonly Record<string, unknown>[], picture: boolean): string[] {
+function placeholderProblems(turns: readonly Record<string, unknown>[], pictures: number): string[] {
   const counts = turns.map(({ value }) => (typeof value === 'string' ? value.split(mark).length - 1 : 0))
   const answered = turns.findIndex(({ from }, index) => from !== 'human' && (counts[index] ?? 0) > 0)
   if (answered >= 0) return [`conversations[${answered}].value: found ${mark} in a turn that is no question`]
   const total = counts.reduce((sum, count) => sum + count, 0)
-  if (!picture) return total === 0 ? [] : [`conversations: found ${mark} ${times(total)} without an image`]
-  if (total !== 1) return [`conversations: found ${mark} ${times(total)}, expected it once for one image`]
+  if (pictures === 0) return total === 0 ? [] : [`conversations: found ${mark} ${times(total)} without an image`]
+  if (total !== pictures) {
+    const expected = pictures === 1 ? 'it once for one image' : `it ${times(pictures)} for as many images`
+    return [`conversations: found ${mark} ${times(total)}, expected ${expected}`]
+  }
+  if (pictures > 1) return []
   const first = turns.findIndex(({ from }) => from === 'human')
   return counts[first] === 1 ? [] : [`conversations: found ${mark} in a later question, expected it in the first`]
 }

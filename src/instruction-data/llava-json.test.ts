@@ -65,15 +65,36 @@ describe('llavaJsonSource', () => {
   test('gives turns, and the picture when asked for', async () => {
     const source = await sourceOf('one.json', [row()])
     expect(source.size).toBe(1)
-    const { turns, picture } = await source.sample(0)
+    const { turns, pictures } = await source.sample(0)
     expect(countPictures(turns)).toBe(1)
     expect(turns.map(textOf)).toEqual(['What is it?', 'A picture.'])
-    expect(await picture?.()).toMatchObject({ width: 3, height: 2 })
+    expect(await pictures[0]?.pixels()).toMatchObject({ width: 3, height: 2 })
+    expect(await pictures[0]?.size()).toEqual({ width: 3, height: 2 })
+  })
+
+  test('gives several pictures in order, and refuses another number of them than the conversation shows', async () => {
+    const conversations = [
+      { from: 'human', value: '<image>\nAnd?' },
+      { from: 'gpt', value: 'A.' },
+      { from: 'human', value: '<image>' },
+      { from: 'gpt', value: 'B.' },
+    ]
+    const source = await sourceOf('several.json', [
+      row({ image: ['a.png', 'b.png'], conversations }),
+      row({ image: ['a.png', 'a.png'] }),
+    ])
+    const { pictures } = await source.sample(0)
+    expect(await pictures[0]?.size()).toEqual({ width: 3, height: 2 })
+    await expect(pictures[1]?.size()).rejects.toThrow('b.png')
+    expect(source.measure?.(0).pictures).toBe(2)
+    await expect(source.sample(1)).rejects.toThrow(
+      'its conversation has 1 times <image>, expected one for a.png, a.png',
+    )
   })
 
   test('fails on a missing picture only when it is asked for', async () => {
     const sample = await (await sourceOf('missing.json', [row({ image: 'b.png' })])).sample(0)
-    await expect(sample.picture?.()).rejects.toThrow('b.png')
+    await expect(sample.pictures[0]?.pixels()).rejects.toThrow('b.png')
   })
 
   test.each(['../list.json', '/etc/hostname', 'x/../../list.json'])('never reads %s', async (image) => {
@@ -95,7 +116,7 @@ describe('llavaJsonSource', () => {
       'keys.json',
       ['a.png', 'same.png', 'other.png'].map((image) => row({ image })),
     )
-    const keys = await Promise.all([0, 1, 2].map(async (index) => (await source.sample(index)).pictureKey?.()))
+    const keys = await Promise.all([0, 1, 2].map(async (index) => (await source.sample(index)).pictures[0]?.key?.()))
     expect(keys[0]).toMatch(/^[0-9a-f]{64}$/)
     expect(keys[1]).toBe(keys[0])
     expect(keys[2]).not.toBe(keys[0])

@@ -5,12 +5,15 @@ import { readFile } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
 import { z } from 'zod'
 import { countPictures, fromLlavaConversations } from '../conversation/turns.ts'
-import { decodeImage } from '../image/decode.ts'
-import type { Sample, SampleSource } from './sample.ts'
+import { decodeImage, readImageSize } from '../image/decode.ts'
+import type { Sample, SamplePicture, SampleSource } from './sample.ts'
+
+/** A picture's file name, or those of several, in the order in which the conversation shows them. */
+export const imageSchema = z.union([z.string(), z.array(z.string()).min(1)])
 
 const rowSchema = z.object({
   id: z.union([z.string(), z.number()]).transform(String),
-  image: z.string().optional(),
+  image: imageSchema.optional(),
   conversations: z.array(z.object({ from: z.string(), value: z.string() })).min(1),
 })
 
@@ -49,7 +52,7 @@ export async function llavaJsonSource(path: string, { images }: { images: string
     size: rows.length,
     measure: (index) => {
       const row = rows[index]
-      return { words: row === undefined ? 0 : countWords(row), pictures: row?.image === undefined ? 0 : 1 }
+      return { words: row === undefined ? 0 : countWords(row), pictures: picturesOf(row).length }
     },
     sample: async (index) => {
       const row = rows[index]
@@ -66,21 +69,33 @@ function countWords({ conversations }: LlavaRow): number {
 
 function toSample(row: LlavaRow, images: string): Sample {
   const turns = fromLlavaConversations(row.conversations)
-  const { id, image } = row
-  if (image === undefined) return { id, turns }
-  if (countPictures(turns) === 0) {
-    throw new RangeError(`Cannot read sample ${id}: its conversation has no <image>, expected one for ${image}`)
+  const { id } = row
+  const names = picturesOf(row)
+  const shown = countPictures(turns)
+  if (shown !== names.length) {
+    const found = shown === 0 ? 'no <image>' : `${shown} times <image>`
+    const expected = names.length === 0 ? 'none, because the row has no picture' : `one for ${names.join(', ')}`
+    throw new RangeError(`Cannot read sample ${id}: its conversation has ${found}, expected ${expected}`)
   }
-  const inside = normalize(image)
+  return { id, turns, pictures: names.map((name) => pictureIn(images, { name, id })) }
+}
+
+/** File names of a row's pictures, relative to their folder. */
+function picturesOf(row: Pick<LlavaRow, 'image'> | undefined): readonly string[] {
+  return row?.image === undefined ? [] : [row.image].flat()
+}
+
+/** A picture below the folder `images`; errors speak of sample `id`. */
+export function pictureIn(images: string, { name, id }: { name: string; id: string }): SamplePicture {
+  const inside = normalize(name)
   if (isAbsolute(inside) || inside.startsWith('..')) {
-    throw new RangeError(`Cannot read sample ${id}: picture ${image} lies outside of ${images}`)
+    throw new RangeError(`Cannot read sample ${id}: picture ${name} lies outside of ${images}`)
   }
   const file = join(images, inside)
   return {
-    id,
-    turns,
-    picture: () => decodeImage(file),
-    pictureKey: async () =>
+    pixels: () => decodeImage(file),
+    size: () => readImageSize(file),
+    key: async () =>
       createHash('sha256')
         .update(await readFile(file))
         .digest('hex'),

@@ -6,6 +6,7 @@
 import { z } from 'zod'
 import { jsonElements, wholeFile } from './json-elements.ts'
 import { checked, readJsonLines } from './lines.ts'
+import { imageSchema } from './llava-json.ts'
 import { shareOf } from './requests.ts'
 
 /** What LLaVA-1.5 appends to a question, word for word, so that a short answer is given only where one is asked for. */
@@ -37,7 +38,7 @@ export type MixtureSource = z.infer<typeof sourceSchema>
 
 const rowSchema = z.looseObject({
   id: z.union([z.string(), z.number()]),
-  image: z.string().optional(),
+  image: imageSchema.optional(),
   conversations: z.array(z.looseObject({ from: z.string(), value: z.string() })).min(1),
 })
 export type MixedRow = z.infer<typeof rowSchema> & { source: string }
@@ -97,8 +98,8 @@ function mixedRow(
       ? { ...turn, value: withLine(turn.value, asked) }
       : turn
   })
-  const image =
-    row.image === undefined || images === undefined ? row.image : `${images.replace(/\/$/, '')}/${row.image}`
+  const below = (name: string) => (images === undefined ? name : `${images.replace(/\/$/, '')}/${name}`)
+  const image = Array.isArray(row.image) ? row.image.map(below) : row.image && below(row.image)
   return { ...row, ...(image !== undefined && { image }), conversations, source: name }
 }
 

@@ -3,8 +3,9 @@
 import OpenAI, { APIConnectionError, APIError, APIUserAbortError } from 'openai'
 import { z } from 'zod'
 import { firstIssue } from './lines.ts'
-import type { TeacherRequest } from './requests.ts'
-import { type Teacher, type TeacherAnswer, TeacherFailure, type TokenUsage } from './teacher.ts'
+import { limitsIn, waitUntilReset } from './rate-limits.ts'
+import type { ChatRequest } from './requests.ts'
+import { type ChatTeacher, type TeacherAnswer, TeacherFailure, type TokenUsage } from './teacher.ts'
 
 export type Endpoint = {
   readonly model: string
@@ -29,7 +30,7 @@ const completionSchema = z.object({
   usage: z.object({ prompt_tokens: z.number().min(0), completion_tokens: z.number().min(0) }).nullish(),
 })
 
-export function openAiTeacher({ model, apiKey, baseURL, timeoutMs }: Endpoint): Teacher {
+export function openAiTeacher({ model, apiKey, baseURL, timeoutMs }: Endpoint): ChatTeacher {
   // The pipeline counts, delays and limits retries; a client that retried by itself would hide them.
   const client = new OpenAI({ apiKey, baseURL: baseURL ?? null, maxRetries: 0, timeout: timeoutMs, logLevel: 'off' })
   const name = `openai:${model}`
@@ -40,11 +41,13 @@ export function openAiTeacher({ model, apiKey, baseURL, timeoutMs }: Endpoint): 
       // The client's own time limit ends with the headers; this one holds until the answer is complete.
       const limit = AbortSignal.timeout(timeoutMs)
       try {
-        const response = await client.chat.completions.create(bodyOf(request), {
+        const sending = client.chat.completions.create(bodyOf(request), {
           signal: AbortSignal.any([signal, limit]),
           headers: { 'Idempotency-Key': request.key },
         })
-        return readCompletion(response)
+        const { data, response } = await sending.withResponse()
+        const limits = limitsIn(response.headers)
+        return { ...readCompletion(data), ...(limits !== undefined && { limits }) }
       } catch (error) {
         signal.throwIfAborted()
         if (error instanceof TeacherFailure) throw error
@@ -57,7 +60,7 @@ export function openAiTeacher({ model, apiKey, baseURL, timeoutMs }: Endpoint): 
 }
 
 /** The body of a request, for the endpoint and for batch files alike. */
-export function bodyOf({ messages, settings }: TeacherRequest) {
+export function bodyOf({ messages, settings }: ChatRequest) {
   const { model, temperature, maxTokens, seed } = settings
   return { model, messages: [...messages], temperature, max_tokens: maxTokens, seed, n: 1 }
 }
@@ -99,14 +102,15 @@ function failureOf(error: unknown, model: string): TeacherFailure {
 function statusFailure(error: APIError, model: string): TeacherFailure {
   const { status, code } = error
   const said = `HTTP ${status}: ${oneLine(error.message.replace(/^\d+ /, ''))}`
+  const limits = limitsIn(error.headers)
   const fail = (kind: TeacherFailure['kind'], text = said, waitMs?: number) =>
-    new TeacherFailure(text, { kind, waitMs, cause: error })
+    new TeacherFailure(text, { kind, waitMs, limits, cause: error })
   if (status === 401 || status === 403)
     return fail('stop', `the endpoint refused the key (${said}), expected a valid one in OPENAI_API_KEY`)
   if (status === 404)
     return fail('stop', `the endpoint does not know the model ${model} or has no chat completions (${said})`)
   if (status === 402 || code === 'insufficient_quota') return fail('stop', `the account has no money left (${said})`)
-  if (status === 429) return fail('slower', said, retryAfter(error.headers))
+  if (status === 429) return fail('slower', said, retryAfter(error.headers) ?? waitUntilReset(limits))
   if (status !== undefined && (status >= 500 || status === 408 || status === 409)) {
     return fail(status === 409 ? 'again' : 'slower', said, retryAfter(error.headers))
   }

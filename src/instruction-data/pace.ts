@@ -41,7 +41,7 @@ export type Bucket = {
 }
 
 /** Providers count by the minute; a bucket as large as that would let a minute's worth go at once, right after another. */
-const bucketSeconds = 10
+export const bucketSeconds = 10
 
 export function createBucket({ perMinute, now = Date.now }: { perMinute: number; now?: () => number }): Bucket {
   const perMs = perMinute / 60_000

@@ -1,7 +1,7 @@
 /** Whether the file of a picture is there, lies where it may, and is a picture. */
 
 import { isAbsolute, join, normalize } from 'node:path'
-import { readPictureSize } from '../image/decode.ts'
+import { readImageSize } from '../image/decode.ts'
 import { describeBytes, sniffFormat } from '../image/format.ts'
 import { firstBytes } from './lines.ts'
 import type { PictureSize } from './symbolic-picture.ts'
@@ -24,8 +24,7 @@ export async function pictureProblem(image: string, images: string): Promise<str
 export async function sizeOfPicture(image: string, images: string): Promise<PictureSize> {
   const problem = await pictureProblem(image, images)
   if (problem !== undefined) throw new RangeError(problem)
-  const path = join(images, normalize(image))
-  const size = await readPictureSize(path)
-  if (size !== undefined) return size
-  throw new RangeError(`found no width and height in ${path}, expected a complete picture`)
+  return readImageSize(join(images, normalize(image))).catch((error) => {
+    throw new RangeError(error instanceof Error ? error.message.replace(/^C/, 'c') : String(error), { cause: error })
+  })
 }

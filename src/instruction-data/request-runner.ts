@@ -4,8 +4,9 @@ import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AnswerJournal, StoredAnswer } from './answer-journal.ts'
 import { type Bucket, type Budget, backOff, type Concurrency, costOf, estimateTokens, type Price } from './pace.ts'
+import { createLearnedLimits } from './rate-limits.ts'
 import type { TeacherRequest } from './requests.ts'
-import { type Teacher, TeacherFailure } from './teacher.ts'
+import { AnswerLater, type Teacher, TeacherFailure } from './teacher.ts'
 
 export type RunnerOptions = {
   readonly teacher: Teacher
@@ -60,11 +61,12 @@ export function createRunner(options: RunnerOptions): Runner {
   setMaxListeners(0, ended) // every request that waits listens
   let failure: { readonly error: unknown } | undefined
   const places = createPlaces(concurrency.limit)
+  const learned = createLearnedLimits()
   let [answered, retries, refusedInARow, open] = [0, 0, 0, 0]
   let trouble: string | undefined
   let lastDropped: string | undefined
   let pausedUntil = 0
-  let lastSuccess = Date.now()
+  let failingSince: number | undefined // while nothing succeeds
 
   function stop(error: unknown): void {
     failure ??= { error }
@@ -78,7 +80,8 @@ export function createRunner(options: RunnerOptions): Runner {
     const { requestBucket, tokenBucket } = options
     try {
       while (pausedUntil > Date.now()) await sleep(pausedUntil - Date.now(), undefined, { signal: ended })
-      const wait = Math.max(requestBucket?.take(1) ?? 0, tokenBucket?.take(tokens.input + tokens.output) ?? 0)
+      const all = tokens.input + tokens.output
+      const wait = Math.max(requestBucket?.take(1) ?? 0, tokenBucket?.take(all) ?? 0, learned.take(all))
       if (wait > 0) await sleep(wait, undefined, { signal: ended })
       while (!ended.aborted && !budget.reserve(usd)) {
         if (budget.reserved() > 0) await places.released(ended)
@@ -106,7 +109,15 @@ export function createRunner(options: RunnerOptions): Runner {
       const { key } = request
       if (teacher.paid) await journal.add({ event: 'sent', key, usage: most })
       // What was sent will be paid for, so it is waited for even when the run ends.
-      const { text, finish, usage, id, model } = await teacher.answer(request, { signal: new AbortController().signal })
+      const signal = new AbortController().signal
+      const sentAt = Date.now()
+      const { text, finish, usage, id, model, limits } = await teacher
+        .answer(request, { signal, ended })
+        .catch((error: unknown) => {
+          if (error instanceof TeacherFailure) learned.learn(error.limits, sentAt)
+          throw error
+        })
+      learned.learn(limits, sentAt)
       cost = costOf(usage, price)
       options.tokenBucket?.giveBack(Math.max(0, most.input + most.output - usage.input - usage.output))
       const about = { ...(id !== undefined && { id }), ...(model !== undefined && { model }) }
@@ -123,6 +134,7 @@ export function createRunner(options: RunnerOptions): Runner {
       await journal.add(answer)
       return { answer }
     } catch (error) {
+      if (error instanceof AnswerLater) return 'stopped'
       if (!(error instanceof TeacherFailure)) throw error
       cost = error.usage === undefined ? 0 : costOf(error.usage, price)
       const { message: reason, usage } = error
@@ -155,7 +167,7 @@ export function createRunner(options: RunnerOptions): Runner {
           answered += 1
           refusedInARow = 0
           trouble = undefined
-          lastSuccess = Date.now()
+          failingSince = undefined
           concurrency.succeeded()
           places.wake()
           return outcome
@@ -178,7 +190,8 @@ export function createRunner(options: RunnerOptions): Runner {
           return drop(request, { reason, final: true })
         }
         if (kind === 'slower') concurrency.slowed()
-        const silentMs = Date.now() - lastSuccess
+        failingSince ??= Date.now()
+        const silentMs = Date.now() - failingSince
         if (silentMs + waitMs > patienceMs) {
           const about = waitMs > 0 ? ` and a request to wait ${Math.round(waitMs / 1000)} s` : ''
           stop(

@@ -23,15 +23,17 @@ export type Task = {
   readonly promptVersion: string
 }
 
-export type TeacherRequest = {
-  /** 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once. */
+/** A request in words, which is all that a language model needs. */
+export type ChatRequest = {
+  /** See `requestKey`. */
   readonly key: string
-  readonly task: Task
   readonly messages: readonly TeacherMessage[]
   readonly settings: TeacherSettings
   /** 0, or how often an answer of this task was found unusable. */
   readonly round: number
 }
+
+export type TeacherRequest = ChatRequest & { readonly task: Task }
 
 export type TypeWeights = Readonly<Partial<Record<ResponseType, number>>>
 
@@ -88,10 +90,19 @@ function frameOf(prompt: Prompt, { settings, round }: { settings: TeacherSetting
       { role: 'assistant', content: answer },
     ]),
   ]
-  // The beginning of `[model, temperature, maxTokens, seed, round, messages]` as JSON; the last message closes both lists.
+  // The beginning of what `requestKey` reads; the last message closes both lists.
   const hashed = createHash('sha256').update(`${name.slice(0, -1)},${JSON.stringify(before).slice(0, -1)},`)
   known.set(name, { before, hashed })
   return { before, hashed }
+}
+
+/** 128 bits of a SHA-256 over settings, messages and round, in hexadecimal digits: what was asked in the same words is answered once. */
+export function requestKey({ messages, settings, round }: Omit<ChatRequest, 'key'>): string {
+  const { model, temperature, maxTokens, seed } = settings
+  return createHash('sha256')
+    .update(JSON.stringify([model, temperature, maxTokens, seed, round, messages]))
+    .digest('hex')
+    .slice(0, 32)
 }
 
 /** Whether the picture belongs to a part of a run that several machines share: every picture to exactly one of the parts 1 to `of`. */

@@ -8,13 +8,14 @@ import { encodeThumbnail } from '../image/encode.ts'
 import type { GalleryReject, GalleryRow } from './gallery-page.ts'
 import { jsonElements, wholeFile } from './json-elements.ts'
 import { checked, readJsonLines, readRecords } from './lines.ts'
+import { imageSchema } from './llava-json.ts'
 import { pictureProblem } from './picture-file.ts'
 import { shareOf } from './requests.ts'
 import { symbolicPictureSchema } from './symbolic-picture.ts'
 
 const rowSchema = z.object({
   id: z.union([z.string(), z.number()]).transform(String),
-  image: z.string().optional(),
+  image: imageSchema.optional(),
   conversations: z.array(z.object({ from: z.string(), value: z.string() })),
   type: z.string().optional(),
   verdicts: z.array(z.object({ validator: z.string(), problem: z.string() })).default([]),
@@ -39,12 +40,14 @@ export async function sampleRows(
   const told = await toldAbout(join(dirname(path), 'provenance.jsonl'), new Set(rows.map(({ id }) => id)))
   const shown: GalleryRow[] = []
   for (const { id, image, conversations, type, verdicts } of rows) {
-    const found = image === undefined ? undefined : await thumbnail(image, images)
+    const names = image === undefined ? [] : [image].flat()
+    const [first] = names // of several pictures a page shows the first, and names them all
+    const found = first === undefined ? undefined : await thumbnail(first, images)
     const { captions = [], boxes = [] } = told.get(id) ?? {}
     const picture = found instanceof Uint8Array ? { jpeg: found } : undefined
     shown.push({
       id,
-      image,
+      image: image && names.join(', '),
       picture,
       trouble: typeof found === 'string' ? found : undefined,
       turns: conversations,

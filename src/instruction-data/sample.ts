@@ -1,15 +1,14 @@
-/** A sample: one picture and a conversation about it, as training and evaluation receive it. */
+/** A sample: pictures, most often one, and a conversation about them, as training and evaluation receive it. */
 
 import type { Turn } from '../conversation/turns.ts'
 import type { Pixels } from '../image/pixels.ts'
+import type { Size } from '../image/tiles.ts'
 
 export type Sample = {
   readonly id: string
   readonly turns: readonly Turn[]
-  /** The picture's pixels, made when asked for: stages that read words never ask. */
-  readonly picture?: () => Promise<Pixels>
-  /** A hash of the picture's file, in hexadecimal digits, where there is one: what was computed from the picture can be found again by it. */
-  readonly pictureKey?: () => Promise<string>
+  /** In the order in which the turns show them; none in a conversation without pictures. */
+  readonly pictures: readonly SamplePicture[]
   /** A caption, and at most `contrasts` like it that are false; samples without one have their first answer for a caption. */
   readonly caption?: (contrasts: number) => Caption
   /** Only worlds whose truth is known patch by patch have them. */
@@ -18,6 +17,15 @@ export type Sample = {
   readonly skills?: readonly string[]
   /** Whether a text is a right answer to question number `index`; only of samples whose truth is known. */
   readonly score?: (index: number, answer: string) => boolean
+}
+
+/** A picture, read or drawn when asked for: stages that read words never ask. */
+export type SamplePicture = {
+  readonly pixels: () => Promise<Pixels>
+  /** Its width and height in pixels, for less than the pixels cost. */
+  readonly size: () => Promise<Size>
+  /** A hash of the picture's file, in hexadecimal digits, where there is one: what was computed from the picture can be found again by it. */
+  readonly key?: () => Promise<string>
 }
 
 /** What is true of a picture, and what differs from it in one fact. */

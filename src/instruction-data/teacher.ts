@@ -1,6 +1,7 @@
 /** A teacher answers requests: a language model behind an endpoint, or rules that read boxes and captions. */
 
-import type { TeacherRequest } from './requests.ts'
+import type { EndpointLimits } from './rate-limits.ts'
+import type { ChatRequest, TeacherRequest } from './requests.ts'
 
 export type TokenUsage = { readonly input: number; readonly output: number }
 
@@ -12,14 +13,35 @@ export type TeacherAnswer = {
   /** The endpoint's own id of the answer and name of the model, where it gives them. */
   readonly id?: string
   readonly model?: string
+  /** What the endpoint said about its limits. */
+  readonly limits?: EndpointLimits
 }
 
 export type Teacher = {
   readonly name: string // as the user names it: `rules`, `openai:MODEL`
   /** Whether answers cost something: a request that is sent is then noted before, and an answer is kept for good. */
   readonly paid: boolean
-  /** @throws TeacherFailure */
-  readonly answer: (request: TeacherRequest, options: { signal: AbortSignal }) => Promise<TeacherAnswer>
+  /**
+   * @param options.signal gives the request up
+   * @param options.ended fires when the run ends; who asks an endpoint goes on until the answer is there
+   * @throws TeacherFailure; AnswerLater when the run ends and the answer will be found by the next one
+   */
+  readonly answer: (request: TeacherRequest, options: AnswerOptions) => Promise<TeacherAnswer>
+}
+
+export type AnswerOptions = { readonly signal: AbortSignal; readonly ended?: AbortSignal }
+
+/** A teacher that needs the words of a request alone. */
+export type ChatTeacher = Omit<Teacher, 'answer'> & {
+  readonly answer: (request: ChatRequest, options: AnswerOptions) => Promise<TeacherAnswer>
+}
+
+/** The answer to a request is not there when the run ends, and will be kept for the next one. */
+export class AnswerLater extends Error {
+  constructor() {
+    super('the answer will be found by the next run')
+    this.name = 'AnswerLater'
+  }
 }
 
 /**
@@ -38,6 +60,8 @@ export class TeacherFailure extends Error {
   readonly waitMs: number | undefined
   /** What the failed request cost all the same: an answer came, and could not be used. */
   readonly usage: TokenUsage | undefined
+  /** What the endpoint said about its limits. */
+  readonly limits: EndpointLimits | undefined
 
   constructor(
     message: string,
@@ -45,13 +69,21 @@ export class TeacherFailure extends Error {
       kind,
       waitMs,
       usage,
+      limits,
       cause,
-    }: { kind: FailureKind; waitMs?: number | undefined; usage?: TokenUsage | undefined; cause?: unknown },
+    }: {
+      kind: FailureKind
+      waitMs?: number | undefined
+      usage?: TokenUsage | undefined
+      limits?: EndpointLimits | undefined
+      cause?: unknown
+    },
   ) {
     super(message, { cause })
     this.name = 'TeacherFailure'
     this.kind = kind
     this.waitMs = waitMs
     this.usage = usage
+    this.limits = limits
   }
 }

@@ -29,6 +29,11 @@ export type Arrangement = {
 /** Where a token comes from, and how much of it from there. */
 type Source = { readonly row: number; readonly share: number }
 
+/** The most rows that a visual token is made of, in any picture: four where tokens lie between others, else one. */
+export function mostSources({ tiles }: Pick<LlavaConfig, 'tiles'>): number {
+  return tiles?.mostTiles === undefined ? 1 : 4
+}
+
 /** The arrangement of a picture; `undefined` where its visual tokens are those of its one view, as they are. */
 export function arrangePicture(config: LlavaConfig, grid: TileGrid | undefined): Arrangement | undefined {
   if (config.tiles === undefined) return undefined

@@ -20,6 +20,7 @@ import {
   sum,
   type Tensor,
 } from '../tensor/index.ts'
+import { mostSources } from './arrangement.ts'
 import type { LlavaConfig } from './config.ts'
 import { embedTokens } from './language-model.ts'
 import { project } from './projector.ts'
@@ -49,8 +50,7 @@ export function arrange(
   expectShape(tokens.shape, ['_', config.visualTokens, D], 'Visual tokens of the views')
   const [K = 1, M = 1] = sources.shape
   expectShape(shares.shape, [K, M, 1], 'Shares of the sources')
-  const newline = reshape(weights('projector.newline', [D]), [1, D])
-  const table = concat([rows(tokens), newline], 0) // [J·P + 1, D]
+  const table = concat([rows(tokens), newlineRow(config, weights)], 0) // [J·P + 1, D]
   return sum(mul(gatherRows(table, sources), shares), { axes: [0] }) // [K, M, D] → [M, D]
 }
 
@@ -66,6 +66,37 @@ export function mergedSequence(
 ): Tensor {
   const text = embedTokens(config.language, weights, ids) // [B, L, D]
   return pictures === undefined ? text : merge(text, pictures)
+}
+
+/**
+ * Arranged and joined at once, by looking up: for batches whose pictures differ in number, views and places while their graph has one shape.
+ *
+ * Token ids [B, L] (int64) and the visual tokens of all views [J, P, D] make a table of B·L + J·P rows, and one more where there are tiles, the
+ * newline. The embedding at a position is the row that `sources` [B, L] (int64) names; of a model that shrinks pictures (`mostSources`), the sum of K
+ * rows, `sources` [K, B, L], each with its share, `shares` [K, B, L, 1]. → merged sequence [B, L, D]
+ */
+export function gatheredSequence(
+  config: LlavaConfig,
+  weights: WeightSource,
+  { ids, tokens, sources, shares }: { ids: Tensor; tokens: Tensor; sources: Tensor; shares?: Tensor | undefined },
+): Tensor {
+  const { width: D } = config.language
+  const K = mostSources(config)
+  const text = embedTokens(config.language, weights, ids) // [B, L, D]
+  const parts = [rows(text), rows(tokens)]
+  if (config.tiles !== undefined) parts.push(newlineRow(config, weights))
+  const table = concat(parts, 0) // [B·L + J·P (+ 1), D]
+  if (shares === undefined) {
+    expectShape(sources.shape, [...ids.shape], 'Sources of the embeddings')
+    return gatherRows(table, sources) // [B, L, D]
+  }
+  expectShape(sources.shape, [K, ...ids.shape], 'Sources of the embeddings')
+  expectShape(shares.shape, [K, ...ids.shape, 1], 'Shares of the sources')
+  return reshape(sum(mul(gatherRows(table, sources), shares), { axes: [0] }), [...ids.shape, D]) // [K, B, L, D] → [B, L, D]
+}
+
+function newlineRow({ language: { width: D } }: LlavaConfig, weights: WeightSource): Tensor {
+  return reshape(weights('projector.newline', [D]), [1, D])
 }
 
 /** Puts visual tokens [M, D] (or [I, P, D], where all pictures have P) into text embeddings [B, L, D] at `places` [M]. */

@@ -187,7 +187,9 @@ function isColor(word: string): boolean {
   return (colors as readonly string[]).includes(word)
 }
 
+/** The one colour that an answer names, or `several` where it says so. */
 function colorIn(answer: string): string | undefined {
+  if (wordsOf(answer).some((word) => word === 'several' || word === 'many')) return 'several'
   return onlyWord(answer.replace(/\bgrey\b/gi, 'gray'), colors)
 }
 

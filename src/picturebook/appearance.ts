@@ -13,28 +13,55 @@ import {
 import { listPhrase } from './language.ts'
 import { settingPhrase } from './places.ts'
 import { chance, chooseWeighted } from './random.ts'
-import { countCategories, uniqueObjects } from './scene.ts'
+import { countCategories } from './scene.ts'
+
+/** Share of the colours of absent things that are asked for as of several things. */
+const absentPluralShare = 0.3
+/** How often a question about a thing of several colours is kept: many scenes hold nothing else to ask about. */
+const keptSeveral = 0.5
 
 export function askColor(context: Context): Exchange | undefined {
   const { scene, random } = context
-  const choices = uniqueObjects(scene).flatMap(({ category }) => {
-    const { color } = categoryNamed(category)
-    return color ? [[{ category, color }, colorRarity[color]] as const] : []
+  const choices = [...countCategories(scene)].flatMap(([category, count]) => {
+    const color = colorsOf(category)
+    return color ? [[{ category, count, color }, colorRarity[color]] as const] : []
   })
   if (choices.length === 0) return undefined
   if (chance(random, absentShare)) {
-    const name = drawAbsent(context, (candidate) => categoryNamed(candidate).color !== undefined)
-    const sentence = absentSentence(name)
-    const texts = { form: 'color', slots: { the: `the ${name}` }, sentence, word: absentPhrase } as const
-    return { skill: 'color', ...words(context, texts), subject: name, expected: 'absent' }
+    const name = drawAbsent(context, (candidate) => colorsOf(candidate) !== undefined)
+    const told = { sentence: absentSentence(name), word: absentPhrase, expected: 'absent' }
+    return colorExchange(context, { name, isPlural: chance(random, absentPluralShare), ...told })
   }
-  const { category, color } = chooseWeighted(random, choices)
-  const sentence = `The ${category} is ${color}.`
-  const texts = { form: 'color', slots: { the: `the ${category}` }, sentence, word: color } as const
-  return { skill: 'color', ...words(context, texts), subject: category, expected: color }
+  const { category: name, count, color } = chooseWeighted(random, choices)
+  if (color === 'several' && !chance(random, keptSeveral)) return undefined
+  const isPlural = count > 1
+  const the = isPlural ? `The ${categoryNamed(name).plural}` : `The ${name}`
+  const sentence =
+    color === 'several'
+      ? `${the} ${isPlural ? 'have' : 'has'} several colors.`
+      : `${the} ${isPlural ? 'are' : 'is'} ${color}.`
+  return colorExchange(context, { name, isPlural, sentence, word: color, expected: color })
 }
 
-const colorRarity: Readonly<Record<Color, number>> = {
+function colorExchange(
+  context: Context,
+  told: { name: string; isPlural: boolean; sentence: string; word: string; expected: string },
+): Exchange {
+  const { name, isPlural, sentence, word, expected } = told
+  const texts = isPlural
+    ? ({ form: 'colorOfSeveral', slots: { the: `the ${categoryNamed(name).plural}` }, sentence, word } as const)
+    : ({ form: 'color', slots: { the: `the ${name}` }, sentence, word } as const)
+  return { skill: 'color', ...words(context, texts), subject: name, expected }
+}
+
+/** The one colour of a thing or `several`; undefined where styles differ. */
+function colorsOf(name: string): Color | 'several' | undefined {
+  const { color, severalColors } = categoryNamed(name)
+  return color ?? (severalColors && 'several')
+}
+
+const colorRarity: Readonly<Record<Color | 'several', number>> = {
+  several: 1,
   red: 1,
   green: 1,
   yellow: 1,

@@ -15,6 +15,8 @@ export type Category = {
   icon: string
   /** Only where every style agrees on one obvious colour. */
   color?: Color
+  /** Where every style shows several colours at once, none of which is the thing's own. */
+  severalColors?: true
   /** Drawn twice as often as the others: a world without favourites has no "popular" wrong answers to resist. */
   common: boolean
 }
@@ -30,29 +32,29 @@ export const categories: readonly Category[] = [
   thing('cat', 'animal', { common: true }),
   thing('dog', 'animal', { icon: 'dog-face', common: true }),
   thing('horse', 'animal', { common: true }),
-  thing('cow', 'animal'),
+  thing('cow', 'animal', { severalColors: true }),
   thing('pig', 'animal', { icon: 'pig-face', color: 'pink' }),
   thing('rabbit', 'animal', { icon: 'rabbit-face' }),
   thing('elephant', 'animal', { color: 'gray' }),
   thing('lion', 'animal'),
   thing('fox', 'animal', { plural: 'foxes', color: 'orange' }),
   thing('panda', 'animal'),
-  thing('penguin', 'animal'),
+  thing('penguin', 'animal', { severalColors: true }),
   thing('owl', 'animal'),
-  thing('duck', 'animal', { common: true }),
+  thing('duck', 'animal', { common: true, severalColors: true }),
   thing('frog', 'animal', { color: 'green' }),
   thing('turtle', 'animal', { color: 'green' }),
   thing('fish', 'animal', { plural: 'fish', common: true }),
   thing('crab', 'animal', { color: 'red' }),
-  thing('butterfly', 'animal', { plural: 'butterflies' }),
-  thing('bee', 'animal', { icon: 'honeybee' }),
+  thing('butterfly', 'animal', { plural: 'butterflies', severalColors: true }),
+  thing('bee', 'animal', { icon: 'honeybee', severalColors: true }),
 
   thing('apple', 'food', { icon: 'red-apple', color: 'red', common: true }),
   thing('banana', 'food', { color: 'yellow', common: true }),
   thing('lemon', 'food', { color: 'yellow' }),
   thing('strawberry', 'food', { plural: 'strawberries', color: 'red' }),
-  thing('watermelon', 'food'),
-  thing('pineapple', 'food'),
+  thing('watermelon', 'food', { severalColors: true }),
+  thing('pineapple', 'food', { severalColors: true }),
   thing('pear', 'food', { color: 'green' }),
   thing('carrot', 'food', { color: 'orange' }),
   thing('mushroom', 'food'),
@@ -62,10 +64,10 @@ export const categories: readonly Category[] = [
   thing('car', 'vehicle', { icon: 'automobile', color: 'red', common: true }),
   thing('bus', 'vehicle', { plural: 'buses' }),
   thing('bicycle', 'vehicle', { common: true }),
-  thing('train', 'vehicle', { icon: 'locomotive' }),
+  thing('train', 'vehicle', { icon: 'locomotive', severalColors: true }),
   thing('airplane', 'vehicle'),
   thing('helicopter', 'vehicle'),
-  thing('rocket', 'vehicle'),
+  thing('rocket', 'vehicle', { severalColors: true }),
   thing('boat', 'vehicle', { icon: 'sailboat', common: true }),
 
   thing('house', 'outdoors', { common: true }),
@@ -73,11 +75,11 @@ export const categories: readonly Category[] = [
   thing('tent', 'outdoors'),
   thing('tree', 'outdoors', { icon: 'deciduous-tree', color: 'green', common: true }),
   thing('cactus', 'outdoors', { plural: 'cactuses', color: 'green' }),
-  thing('sunflower', 'outdoors'),
+  thing('sunflower', 'outdoors', { severalColors: true }),
   thing('sun', 'outdoors', { color: 'yellow', common: true }),
   thing('moon', 'outdoors', { icon: 'crescent-moon', color: 'yellow' }),
   thing('star', 'outdoors', { color: 'yellow' }),
-  thing('rainbow', 'outdoors'),
+  thing('rainbow', 'outdoors', { severalColors: true }),
   thing('snowman', 'outdoors', { plural: 'snowmen', icon: 'snowman-without-snow', color: 'white' }),
 
   thing('clock', 'thing', { icon: 'alarm-clock' }),
@@ -102,18 +104,18 @@ export const categories: readonly Category[] = [
   thing('octopus', 'animal', { plural: 'octopuses' }),
 
   thing('cheese', 'food', { icon: 'cheese-wedge' }),
-  thing('pizza', 'food', { common: true }),
-  thing('hamburger', 'food'),
+  thing('pizza', 'food', { common: true, severalColors: true }),
+  thing('hamburger', 'food', { severalColors: true }),
   thing('doughnut', 'food'),
   thing('pumpkin', 'food', { icon: 'jack-o-lantern', color: 'orange' }),
-  thing('lollipop', 'food'),
+  thing('lollipop', 'food', { severalColors: true }),
 
   thing('tractor', 'vehicle'),
   thing('truck', 'vehicle', { icon: 'delivery-truck', common: true }),
   thing('ambulance', 'vehicle'),
 
   thing('cloud', 'outdoors', { common: true }),
-  thing('tulip', 'outdoors'),
+  thing('tulip', 'outdoors', { severalColors: true }),
   thing('volcano', 'outdoors', { plural: 'volcanoes' }),
 
   thing('bell', 'thing'),
@@ -155,8 +157,8 @@ function entry(name: string): { category: Category; index: number } {
 function thing(
   name: string,
   group: Group,
-  { plural = `${name}s`, icon = name, color, common = false }: Partial<Category> = {},
+  { plural = `${name}s`, icon = name, common = false, ...colors }: Partial<Category> = {},
 ): Category {
   const article = /^[aeiou]/.test(name) ? 'an' : 'a'
-  return { name, plural, article, group, icon, common, ...(color === undefined ? {} : { color }) }
+  return { name, plural, article, group, icon, common, ...colors }
 }

@@ -79,6 +79,7 @@ describe('checkAnswer', () => {
     ['The cat is to the right of the car.', ['the cat is to the left of the car']],
     ['The cat is below the car.', ['the cat is above the car']],
     ['The car is blue.', ['the car is red']],
+    ['The car has several colors.', ['the car is red']],
     ['A cat in a field.', ['it is at night']],
     ['There are five things in all.', ['there are 4 things in all']],
     ['There are more cats than owls.', ['the numbers of cats and owls differ by 1']],
@@ -100,10 +101,26 @@ describe('checkAnswer', () => {
     ['Is there a cat in the picture?', 'Yes', []],
     ['Is there a dog in the picture?', 'Yes', ['there is no dog']],
     ['Is there a cat in the picture?', 'No', ['it is so']],
+    ['Is a dog in the image? Answer in one word.', 'Yes', ['there is no dog']],
     ['Is the cat to the left of the car?', 'No.', ['it is so']],
     ['How many owls are there?', '3', ['the number of owls is 2']],
     ['How many owls are there?', 'Two', []],
+    ['Where is the cat?', 'top left', []],
+    ['Where is the cat?\nAnswer with a single word.', 'bottom left', ['the cat is in the top left']],
+    ['Where is the dog?', 'not in the picture', []],
+    ['Where is the cat?', 'Not in the picture', ['there is a cat']],
+    ['Is the car to the left or to the right of the cat?', 'left', ['the car is to the right of the cat']],
+    ['What color is the car?', 'red', []],
+    ['What color is the car?', 'several', ['the car is red']],
+    ['What color is the thing above the car?', 'blue', []],
   ])('%s %s', (question, answer, expected) => expect(reasons(answer, question)).toEqual(expected))
+
+  test('things of several colours have none of their own', () => {
+    const ducks = { ...scene, objects: scene.objects.map((object) => ({ ...object, category: 'duck' })) }
+    const reasonsOf = (answer: string) => checkAnswer(ducks, { question: '', answer }).wrong.map(({ reason }) => reason)
+    expect(reasonsOf('The ducks have several colors.')).toEqual([])
+    expect(reasonsOf('The ducks are green.')).toEqual(['the duck has several colors'])
+  })
 
   test('finds nothing wrong with what the picturebook itself says, and can check most of it', () => {
     let [sentences, checked] = [0, 0]
@@ -117,7 +134,7 @@ describe('checkAnswer', () => {
         checked += found.checked
       }
     }
-    expect(checked / sentences).toBeGreaterThan(0.8)
+    expect(checked / sentences).toBeGreaterThan(0.9)
   })
 })
 

@@ -1,9 +1,11 @@
 /** Reads sentences about a scene back and holds them against the scene graph: in a closed world, what a teacher says is checked and not judged. */
 
-import { type Color, categoryNamed, colors } from './categories.ts'
+import { categoryNamed, colors } from './categories.ts'
+import { absentPhrase } from './exchange.ts'
 import { numberOf, thingsSaid, wordsOf } from './language.ts'
 import { directionPhrase, directions, directionsFrom, fieldOf, fields, placePhrase, settingPhrase } from './places.ts'
 import { countCategories, type Scene, settings, uniqueObjects } from './scene.ts'
+import { withoutRequest } from './short-answers.ts'
 
 /** What is wrong with a sentence; `undefined` in a list of claims means that it is right. */
 export type FalseSentence = { readonly sentence: string; readonly reason: string }
@@ -15,13 +17,14 @@ export type CheckedText = {
   readonly wrong: readonly FalseSentence[]
 }
 
-/** Checks every sentence of an answer. A bare "yes", "no" or number is read together with its question. */
+/** Checks every sentence of an answer. A bare "yes", "no", number, place, direction or colour is read together with its question. */
 export function checkAnswer(scene: Scene, { question, answer }: { question: string; answer: string }): CheckedText {
   const bare = bareAnswer(scene, { question, answer })
   if (bare !== undefined)
     return { sentences: 1, checked: 1, wrong: bare === '' ? [] : [{ sentence: answer, reason: bare }] }
   const sentences = answer.split(/(?<=[.!?])\s+/).filter((sentence) => sentence.trim() !== '')
-  const found = sentences.map((sentence) => ({ sentence, claims: claimsIn(sentence, scene) }))
+  const whole = completed(question, answer)
+  const found = sentences.map((sentence) => ({ sentence, claims: claimsIn(whole ?? sentence, scene) }))
   const wrong = found.flatMap(({ sentence, claims }) => {
     const reason = claims.find((claim) => claim !== true)
     return typeof reason === 'string' ? [{ sentence, reason }] : []
@@ -107,17 +110,18 @@ function relationClaims(text: string, scene: Scene): Claim[] {
   })
 }
 
-/** `the car is red`, `a red car`, of things that have one obvious colour. */
+/** `the car is red`, `a red car`, `the ducks have several colors`, of things whose colours are the same in every style. */
 function colorClaims(text: string, scene: Scene): Claim[] {
   const words = text.replace(/\bgrey\b/g, 'gray')
+  const all = colors.join('|')
   return [...countCategories(scene).keys()].flatMap((name): Claim[] => {
-    const { color, plural } = categoryNamed(name)
-    const all = colors.join('|')
-    const pattern = new RegExp(`\\b(?:(${all}) (?:${name}|${plural})|(?:${name} is|${plural} are) (${all}))\\b`)
-    const match = pattern.exec(words)
-    const said = (match?.[1] ?? match?.[2]) as Color | undefined
-    if (said === undefined || color === undefined) return []
-    return [said === color ? true : `the ${name} is ${color}`]
+    const { color, severalColors, plural } = categoryNamed(name)
+    const one = `(${all}) (?:${name}|${plural})|(?:${name} is|${plural} are) (${all})`
+    const match = new RegExp(`\\b(?:${one}|(?:${name} has|${plural} have) (several) colors)\\b`).exec(words)
+    const said = match?.[1] ?? match?.[2] ?? match?.[3]
+    const truth = color ?? (severalColors && 'several')
+    if (said === undefined || truth === undefined) return []
+    return [said === truth ? true : `the ${name} ${truth === 'several' ? 'has several colors' : `is ${truth}`}`]
   })
 }
 
@@ -142,7 +146,7 @@ function bareAnswer(scene: Scene, { question, answer }: { question: string; answ
   const words = wordsOf(answer)
   const [word = ''] = words
   if (words.length !== 1) return undefined
-  const asked = wordsOf(question.split('\n')[0] ?? '').join(' ')
+  const asked = wordsOf(withoutRequest(question)).join(' ')
   if (word === 'yes' || word === 'no') {
     const isAboutOne = existenceQuestion.test(asked)
     const claims = [...relationClaims(asStatement(asked), scene), ...(isAboutOne ? thingClaims(asked, scene) : [])]
@@ -158,7 +162,22 @@ function bareAnswer(scene: Scene, { question, answer }: { question: string; answ
   return count === there ? '' : `the number of ${categoryNamed(name).plural} is ${there}`
 }
 
-const existenceQuestion = /^(?:is there|can you see|does the picture show) an? \w+(?: in the picture)?$/
+/** The sentence that a bare place, direction or colour stands for; undefined when the answer is none, or the question names no thing for it. */
+function completed(question: string, answer: string): string | undefined {
+  const said = wordsOf(answer).join(' ')
+  const asked = wordsOf(withoutRequest(question))
+  const [one, other, ...more] = asked.flatMap((word) => [...thingsSaid(word).keys()])
+  if (one === undefined || more.length > 0 || asked.includes('thing')) return undefined
+  if (said === absentPhrase) return `there is no ${one}`
+  const direction = directions.find((known) => known === said)
+  if (other !== undefined) return direction && `the ${one} is ${directionPhrase(direction)} the ${other}`
+  const field = fields.find((known) => known === said)
+  if (field !== undefined) return `the ${one} is ${placePhrase(field)}`
+  if (said === 'several') return `the ${one} has several colors`
+  return colors.some((color) => color === said) ? `the ${one} is ${said}` : undefined
+}
+
+const existenceQuestion = /^(?:is there|can you see|does the (?:picture|image) show|is) an? \w+(?: in the (?:picture|image))?$/
 
 /** `is the cat above the dog` as `the cat is above the dog` */
 function asStatement(question: string): string {

@@ -43,7 +43,7 @@ function* rareTexts(): Generator<string> {
   yield* ruleTexts()
   yield Array.from({ length: mostObjects + 1 }, (_, count) => `${numberWord(count)}, ${count}`).join(', ')
   yield `${settings.join(', ')}. There are two things in all.`
-  yield `${colors.join(', ')}, day, nothing`
+  yield `${colors.join(', ')}, several, day, nothing. The duck has several colors. The ducks have several colors.`
   yield `${unknownSentence} ${unknownPhrase}. ${absentSentence('cat')} ${capitalize(absentPhrase)}.`
   yield 'The car does not belong: the others are animals. The cake does not belong: the others are vehicles, food.'
   yield 'There are more cats than dogs. The cat is nearest to the dog. Yes, I can see a cat. No, the picture shows no cat.'

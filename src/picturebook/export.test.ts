@@ -62,7 +62,7 @@ describe('an exported picturebook', () => {
     expect(source.size).toBe(6)
     const sample = await source.sample(5)
     expect(sample.turns.length).toBeGreaterThanOrEqual(2)
-    expect(await sample.picture?.()).toMatchObject({ width: 48, height: 48 })
+    expect(await sample.pictures[0]?.pixels()).toMatchObject({ width: 48, height: 48 })
   })
 
   test('asks questions whose full answers are right, with ids that count up', async () => {

@@ -88,6 +88,16 @@ export const phrasings = {
     ],
     heldOut: ['Tell me which color {the} is.'],
   },
+  colorOfSeveral: {
+    usual: [
+      'What color are {the}?',
+      'What colors are {the}?',
+      'Which color are {the}?',
+      'What is the color of {the}?',
+      'Tell me the color of {the}.',
+    ],
+    heldOut: ['Tell me which color {the} are.'],
+  },
   caption: {
     usual: [
       'Describe the picture in one sentence.',

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { scoreAnswer } from './answers.ts'
 import { captions } from './captions.ts'
+import { categoryNamed } from './categories.ts'
 import { corpus } from './corpus.ts'
 import { thingsSaid } from './language.ts'
 import { toLlavaJson } from './llava-json.ts'
@@ -84,6 +85,16 @@ describe('questions', () => {
     expect(shares(exchangesOf('category-at').map((exchange) => exchange.expected)).nothing).toBeLessThan(0.12)
   })
 
+  test('favour no colour, and ask for those of things of several colours and of several things', () => {
+    const exchanges = exchangesOf('color')
+    const share = shares(exchanges.map(({ expected }) => expected))
+    expect(Math.max(...Object.values(share))).toBeLessThan(0.25)
+    expect(share.several).toBeGreaterThan(0.08)
+    const plural = exchanges.filter(({ question }) => / are the |of the \w+s\b/.test(question))
+    expect(plural.length / exchanges.length).toBeGreaterThan(0.1)
+    expect(shares(plural.map(({ expected }) => expected)).absent).toBeGreaterThan(0.02)
+  })
+
   test('are true of the scene', () => {
     for (const [seed, scene] of train.slice(0, 500).entries()) {
       const counts = countCategories(scene)
@@ -93,7 +104,10 @@ describe('questions', () => {
         if (skill === 'count') expect(expected).toBe(String(counts.get(subject) ?? 0))
         if (skill === 'listing') expect(thingsSaid(expected)).toEqual(counts)
         if (skill === 'position') expect(counts.get(subject) ?? 0).toBe(expected === 'absent' ? 0 : 1)
-        if (skill === 'color' && expected === 'absent') expect(counts.has(subject)).toBe(false)
+        if (skill === 'color') {
+          const { color, severalColors } = categoryNamed(subject)
+          expect(counts.has(subject) ? (color ?? (severalColors && 'several')) : 'absent').toBe(expected)
+        }
         if (skill === 'nearest') expect([counts.get(subject), counts.get(expected)]).toEqual([1, 1])
       }
     }
@@ -227,7 +241,12 @@ describe('scoreAnswer', () => {
     [
       { ...base, skill: 'color', subject: 'elephant', expected: 'gray' },
       ['gray', 'It is grey.'],
-      ['red', 'gray and red'],
+      ['red', 'gray and red', 'several'],
+    ],
+    [
+      { ...base, skill: 'color', subject: 'duck', expected: 'several' },
+      ['several', 'The ducks have several colors.', 'It has many colors.'],
+      ['green', 'The ducks are green.', 'There are no ducks.', ''],
     ],
     [
       { ...base, skill: 'setting', expected: 'field' },

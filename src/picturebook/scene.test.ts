@@ -19,7 +19,7 @@ describe('scenes', () => {
   })
 
   test.each([96, 64, 224])('keep boxes inside and apart at side %i', (side) => {
-    for (const scene of scenes(300, { side, objects: [1, 8] })) {
+    for (const scene of scenes(120, { side, objects: [1, 8] })) {
       for (const [index, { box }] of scene.objects.entries()) {
         expect(Math.min(box.x, box.y)).toBeGreaterThanOrEqual(0)
         expect(Math.max(box.x + box.width, box.y + box.height)).toBeLessThanOrEqual(side)
@@ -33,13 +33,13 @@ describe('scenes', () => {
 
   test.each([32, 96])('hold as many objects as asked for, up to eight, at side %i', (side) => {
     for (const overlap of [0, 1]) {
-      for (const scene of scenes(500, { objects: [8, 8], side, overlap })) expect(scene.objects).toHaveLength(8)
+      for (const scene of scenes(150, { objects: [8, 8], side, overlap })) expect(scene.objects).toHaveLength(8)
     }
     expect(new Set(scenes(200).map((scene) => scene.objects.length))).toEqual(new Set([1, 2, 3, 4]))
   })
 
   test('repeat a category in 35 to 55 percent, show every category and mirror half of the drawings', () => {
-    const many = scenes(3000)
+    const many = scenes(1500)
     const repeated = many.filter((scene) => Math.max(...countCategories(scene).values()) > 1).length / many.length
     expect(repeated).toBeGreaterThan(0.35)
     expect(repeated).toBeLessThan(0.55)
@@ -50,7 +50,7 @@ describe('scenes', () => {
 
   test('hold up to four of a kind as usual, up to six where there may be that many', () => {
     const counts = (options: SceneOptions) =>
-      new Set(scenes(2000, options).flatMap((scene) => [...countCategories(scene).values()]))
+      new Set(scenes(1500, options).flatMap((scene) => [...countCategories(scene).values()]))
     expect(counts({})).toEqual(new Set([1, 2, 3, 4]))
     expect(counts({ objects: [1, 8] })).toEqual(new Set([1, 2, 3, 4, 5, 6]))
   })
@@ -58,7 +58,7 @@ describe('scenes', () => {
   test.each([
     96, 64, 224,
   ])('cover one object in the share of scenes asked for, by 10 to 40 percent, at side %i', (side) => {
-    const many = scenes(1500, { side, objects: [2, 8], overlap: 0.3 })
+    const many = scenes(700, { side, objects: [2, 8], overlap: 0.3 })
     const covering = many.filter(({ objects }) => objects.some(({ visible }) => visible < 1))
     expect(covering.length / many.length).toBeCloseTo(0.3, 1)
     for (const { objects } of covering) {
@@ -120,16 +120,16 @@ describe('splits', () => {
     const all = (categories.length * (categories.length - 1)) / 2
     expect(heldOutPairs.length / all).toBeCloseTo(0.1, 1)
     for (const split of splits) {
-      const found = scenes(1000, { split, objects: [1, 8], overlap: 0.5 }).filter(hasHeldOutPair).length
-      expect(found).toBe(split === 'held-out-pairs' ? 1000 : 0)
+      const found = scenes(300, { split, objects: [1, 8], overlap: 0.5 }).filter(hasHeldOutPair).length
+      expect(found).toBe(split === 'held-out-pairs' ? 300 : 0)
     }
   })
 
   test('keep held-out counts to their own split', () => {
     for (const split of splits) {
       for (const options of [{ split }, { split, objects: [1, 8] }] as const) {
-        const found = scenes(1000, options).filter(hasHeldOutCount).length
-        expect(found).toBe(split === 'held-out-counts' ? 1000 : 0)
+        const found = scenes(300, options).filter(hasHeldOutCount).length
+        expect(found).toBe(split === 'held-out-counts' ? 300 : 0)
       }
     }
   })

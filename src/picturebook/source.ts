@@ -49,7 +49,7 @@ function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawi
       const exchange = exchanges[asked]
       return exchange !== undefined && scoreAnswer(exchange, answer)
     },
-    picture: async () => renderScene(scene, drawings),
+    pictures: [{ pixels: async () => renderScene(scene, drawings), size: async () => ({ width: side, height: side }) }],
     caption: (count) => contrastedCaption(scene, { seed, count, most: objects[1] }),
     labels: { parts: () => partLabels(scene, { patch, drawings }), centers: () => centerLabels(scene, { patch }) },
   }

@@ -5,8 +5,12 @@
  * Σw² − (Σwq)² / Σq², so candidates are compared by (Σwq)² / Σq² alone. Which form means what: tensor/quantized.ts.
  */
 
-/** Codes of the rows of a weight, with one scale per row: [rows, width] int8 and [rows]. */
-export function quantizeRows(numbers: Float32Array, width: number): { values: Int8Array; scales: Float32Array } {
+/** Codes of the rows of a weight, from −`most` to `most`, with one scale per row: [rows, width] int8 and [rows]. */
+export function quantizeRows(
+  numbers: Float32Array,
+  width: number,
+  { most = 127 }: { most?: number } = {},
+): { values: Int8Array; scales: Float32Array } {
   const rows = numbers.length / width
   const values = new Int8Array(numbers.length)
   const scales = new Float32Array(rows)
@@ -14,7 +18,7 @@ export function quantizeRows(numbers: Float32Array, width: number): { values: In
     const start = row * width
     let largest = 0
     for (let i = start; i < start + width; i++) largest = Math.max(largest, Math.abs(numbers[i] ?? 0))
-    const scale = Math.fround(largest / 127)
+    const scale = Math.fround(largest / most)
     const inverse = scale === 0 ? 0 : 1 / scale
     scales[row] = scale
     for (let i = start; i < start + width; i++) values[i] = rounded((numbers[i] ?? 0) * inverse)

@@ -210,8 +210,6 @@ function nativeSettings(options: SessionOptions, action: string): Address {
 function configEntries({ externalFolder, keepConstants }: SessionOptions): Record<string, string> {
   return {
     ...(externalFolder !== undefined && { 'session.model_external_initializers_file_folder_path': externalFolder }),
-    // Without VNNI, sums of unsigned and signed bytes are kept in 16 bits and overflow unnoticed; this takes the exact way on such processors.
-    'session.x64quantprecision': '1',
     ...(keepConstants && { 'optimization.disable_specified_optimizers': 'ConstantFolding' }),
   }
 }

@@ -25,6 +25,18 @@ export function minimum(a: Tensor, b: Tensor): Tensor {
   return binary({ operator: 'minimum', type: 'Min', a, b })
 }
 
+/** The largest whole number that is not above each value. Its slope is 0 wherever it has one. */
+export function floor(x: Tensor): Tensor {
+  return apply({
+    operator: 'floor',
+    inputs: [x],
+    dtype: x.dtype,
+    shape: x.shape,
+    onnx: sameNode('Floor'),
+    gradient: () => [undefined],
+  })
+}
+
 export function neg(x: Tensor): Tensor {
   return unary({ operator: 'neg', type: 'Neg', x, gradient: (g) => neg(g) })
 }

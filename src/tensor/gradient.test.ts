@@ -64,6 +64,16 @@ const cases: Case[] = [
   { name: 'scaleBy', shapes: [[2, 3]], build: (x) => t.scaleBy(x, -2.5) },
   { name: 'sigmoid', shapes: [[2, 3]], build: t.sigmoid },
   { name: 'tanh', shapes: [[2, 3]], build: t.tanh },
+  {
+    name: 'dropout',
+    shapes: [[2, 3, 4]],
+    build: (x) =>
+      t.dropout(x, {
+        rowKeys: floats([6, 1], [0.1, 0.9, 0.3, 0.5, 0.7, 0.2]),
+        columnKeys: floats([1, 4], [0.15, 0.4, 0.65, 0.8]),
+        rate: t.scalar(0.4),
+      }),
+  },
   { name: 'erf', shapes: [[2, 3]], build: t.erf },
   { name: 'silu', shapes: [[2, 3]], range: [-3, 3], build: (x) => t.activate(x, 'silu') },
   { name: 'quick_gelu', shapes: [[2, 3]], range: [-3, 3], build: (x) => t.activate(x, 'quick_gelu') },

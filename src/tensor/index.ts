@@ -12,12 +12,14 @@ export {
   rotaryTables,
 } from './attention.ts'
 export { expand, reshape, reshapeLike, sum, sumTo, zeros } from './broadcast.ts'
+export { type Dropout, dropout } from './dropout.ts'
 export {
   add,
   cast,
   div,
   erf,
   exp,
+  floor,
   log,
   minimum,
   mul,

@@ -1,6 +1,7 @@
 /** Matrix products: where nearly all the time goes. */
 
 import { reshape, sum, sumTo } from './broadcast.ts'
+import { type Dropout, dropout } from './dropout.ts'
 import { add, scaleBy } from './elementwise.ts'
 import { rows, transpose } from './layout.ts'
 import { linearOfCodes } from './quantized.ts'
@@ -64,7 +65,8 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
 export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Tensor | undefined }): Tensor {
   const sum = lowRankSum(weight)
   if (sum !== undefined) {
-    const change = linear(linear(x, { weight: sum.down }), { weight: sum.up }) // [.., r] → [.., Out]
+    const seen = sum.dropout === undefined ? x : dropout(x, sum.dropout)
+    const change = linear(linear(seen, { weight: sum.down }), { weight: sum.up }) // [.., r] → [.., Out]
     return add(linear(x, { weight: sum.weight, bias }), change)
   }
   const [out, width] = weight.shape
@@ -82,8 +84,15 @@ export function linear(x: Tensor, { weight, bias }: { weight: Tensor; bias?: Ten
   return reshape(bias === undefined ? matmul(flat, weight, { transposeB: true }) : gemm(flat, weight, bias), shape)
 }
 
+type LowRankChange = {
+  readonly down: Tensor
+  readonly up: Tensor
+  /** What `linear` drops of x on its way through the change, and only there. */
+  readonly dropout?: Dropout | undefined
+}
+
 /** W + U D: a weight [Out, In] changed by the product of up [Out, r] and down [r, In], which has rank r at most. */
-export function addLowRank(weight: Tensor, { down, up }: { down: Tensor; up: Tensor }): Tensor {
+export function addLowRank(weight: Tensor, { down, up, dropout }: LowRankChange): Tensor {
   const [out, width] = weight.shape
   const rank = down.shape[0]
   if (
@@ -97,7 +106,7 @@ export function addLowRank(weight: Tensor, { down, up }: { down: Tensor; up: Ten
   }
   return apply({
     operator: lowRankOperator,
-    inputs: [weight, down, up],
+    inputs: [weight, down, up, ...(dropout ? [dropout.rowKeys, dropout.columnKeys, dropout.rate] : [])],
     dtype: weight.dtype,
     shape: weight.shape,
     onnx: (emit, [w = '', d = '', u = ''], outputs) => emit.node('Gemm', [u, d, w], outputs),
@@ -108,10 +117,11 @@ export function addLowRank(weight: Tensor, { down, up }: { down: Tensor; up: Ten
 const lowRankOperator = 'addLowRank'
 
 /** The parts of what `addLowRank` made, undefined for any other tensor. */
-function lowRankSum({ origin }: Tensor): { weight: Tensor; down: Tensor; up: Tensor } | undefined {
+function lowRankSum({ origin }: Tensor): ({ weight: Tensor } & LowRankChange) | undefined {
   if (origin.kind !== 'node' || origin.node.operator !== lowRankOperator) return undefined
-  const [weight, down, up] = origin.node.inputs
-  return weight && down && up && { weight, down, up }
+  const [weight, down, up, rowKeys, columnKeys, rate] = origin.node.inputs
+  const dropout = rowKeys && columnKeys && rate && { rowKeys, columnKeys, rate }
+  return weight && down && up && { weight, down, up, dropout }
 }
 
 /** One node for product and bias on matrices: x [M, K] · weight [N, K]ᵀ + bias [N]. */

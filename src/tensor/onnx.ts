@@ -59,7 +59,8 @@ export type OperatorSet = 'cpu' | 'gpu'
 /** Where a value lies: a file beside the model, and a stretch of it in bytes. */
 export type ExternalValue = { readonly location: string; readonly offset?: number; readonly length?: number }
 
-export type ParameterPlacement = 'inputs' | 'initializers'
+/** `replaceable`: initializers that a run could replace, so that ONNX Runtime uses them as they lie and does not repack them. */
+export type ParameterPlacement = 'inputs' | 'initializers' | 'replaceable'
 
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
@@ -169,9 +170,9 @@ export function writeOnnx(
 
   const placement = ({ name }: GraphValue) =>
     typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
-  const asInputs = [...inputs, ...parameters.filter((value) => placement(value) === 'inputs')]
+  const asInputs = [...inputs, ...parameters.filter((value) => placement(value) !== 'initializers')]
   const external = parameters
-    .filter((value) => placement(value) === 'initializers')
+    .filter((value) => placement(value) !== 'inputs')
     .map((value) => {
       return externalInitializer(value, options.files?.(value.name))
     })

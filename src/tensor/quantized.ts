@@ -22,8 +22,9 @@ export function widen(half: Tensor): Tensor {
 }
 
 /**
- * Codes of 8 bits with one scale per output channel: values int8 [In, Out], as the integer product wants them, and scales float32 [Out] → [Out, In].
- * In a linear layer the activations become 8 bits too, each token with a scale of its own, and the product is one of integers.
+ * Codes of 8 bits with one scale per output channel: values int8 or uint8, whose zero is 128, [In, Out], as the integer product wants them, and
+ * scales float32 [Out] → [Out, In]. In a linear layer the activations become 8 bits too, each token with a scale of its own, and the product is one
+ * of integers. Where the sums of such products overflow (runtime/integer-sums.ts), int8 values must lie between −64 and 64.
  */
 export function fromChannels({ values, scales }: { values: Tensor; scales: Tensor }): Tensor {
   const [width = 1, out = 1] = values.shape
@@ -37,7 +38,12 @@ export function fromChannels({ values, scales }: { values: Tensor; scales: Tenso
       emit.node('Transpose', [codes], [turned], { attributes: { perm: [1, 0] } })
       emit.node('Cast', [turned], [numbers], { attributes: { to: 1 } })
       emit.node('Unsqueeze', [scale, emit.integers([1])], [column])
-      emit.node('Mul', [numbers, column], outputs)
+      if (values.dtype === 'int8') emit.node('Mul', [numbers, column], outputs)
+      else {
+        const centred = emit.value()
+        emit.node('Sub', [numbers, emit.constant('float32', [], Float32Array.of(middle))], [centred])
+        emit.node('Mul', [centred, column], outputs)
+      }
     },
   })
 }
@@ -132,7 +138,8 @@ function productOfIntegers(x: Tensor, stored: StoredForm): Tensor {
     onnx: (emit, [a = '', b = '', scale = ''], outputs) => {
       const one = emit.constant('float32', [], Float32Array.of(1))
       const zero = emit.constant('uint8', [], Uint8Array.of(middle))
-      emit.node('MatMulIntegerToFloat', [a, b, one, scale, zero], outputs, { domain: 'com.microsoft' })
+      const zeros = values.dtype === 'uint8' ? [zero, zero] : [zero]
+      emit.node('MatMulIntegerToFloat', [a, b, one, scale, ...zeros], outputs, { domain: 'com.microsoft' })
     },
   })
   return mul(product, scale)

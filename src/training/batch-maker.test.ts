@@ -58,8 +58,11 @@ describe('makeBatch', () => {
 
   test('skips a sample whose picture cannot be read', async () => {
     const good = await lesson.source.sample(0)
-    const picture = () => Promise.reject(new Error('no such picture'))
-    const source = { size: undefined, sample: async (index: number) => (index === 0 ? { ...good, picture } : good) }
+    const broken = {
+      ...good,
+      pictures: [{ ...good.pictures[0]!, pixels: () => Promise.reject(new Error('no such picture')) }],
+    }
+    const source = { size: undefined, sample: async (index: number) => (index === 0 ? broken : good) }
     expect((await make(source)).skips).toEqual([{ sample: 'number 0', reason: 'no such picture' }])
   })
 

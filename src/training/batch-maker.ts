@@ -1,21 +1,24 @@
 /** Draws samples in order and makes them the inputs of one step. Samples that cannot be learned from are skipped, counted and told. */
 
+import { hashOf } from '../checkpoint/array-file.ts'
 import type { PatchLabels, Sample, SampleSource } from '../instruction-data/sample.ts'
 import { disposeTensor, type ResidentTensor } from '../runtime/resident-tensor.ts'
+import { dropoutInputs } from './adapter-dropout.ts'
 import {
   answerInputs,
   type EncodedSample,
   encodeSample,
   labelInputs,
-  prepareView,
   stacked,
   wordInput,
   wordTargets,
 } from './batches.ts'
 import { captionInputs, type EncodedCaption, encodeCaption } from './caption-batches.ts'
+import { gatheredInputs } from './gathering.ts'
 import type { Lesson } from './lesson.ts'
 import { drawOrder } from './order.ts'
 import { countLearned, findRow, packedInputs } from './packing.ts'
+import { type PlannedPicture, plainPicture, planPictures, preparePlanned } from './picture-plan.ts'
 import type { Inputs } from './training-step.ts'
 
 export type Batch = {
@@ -41,14 +44,16 @@ type Drawn = {
   readonly sample: Sample
   readonly encoded: EncodedSample | undefined
   readonly caption?: EncodedCaption | undefined
-  readonly picture: DrawnPicture | undefined
+  readonly pictures: readonly DrawnPicture[]
 }
 
-/** A picture in the form that its stage asks for; features that are not kept yet are still pixels, to be kept under `key`. */
-type DrawnPicture = {
+/** A picture in the form that its stage asks for: by what its patches show, or view by view. */
+type DrawnPicture = { readonly views: readonly DrawnView[]; readonly labels?: PatchLabels }
+
+/** Features that are not kept yet are still pixels, to be kept under `key`. */
+type DrawnView = {
   readonly pixels?: Float32Array // [3, S, S]
   readonly features?: Float32Array | undefined // [P, C]
-  readonly labels?: PatchLabels
   readonly key?: string | undefined
 }
 
@@ -75,14 +80,15 @@ export async function makeBatch(
       : lesson.captions
         ? captionInputs(captionsOf(own.flat()), { config, settings: lesson.captions.settings, share: 1 / parts })
         : patchTargets(lesson, own, { parts })
-    inputs.push({ ...(await pictureInput(lesson, own)), ...targets })
+    const keys = lesson.dropout && dropoutInputs(lesson.dropout, { seed: recipe.seed, cursor: position.cursor, part })
+    inputs.push({ ...(await pictureInput(lesson, own)), ...targets, ...keys })
   }
   return {
     inputs,
     samples: drawn.map(({ sample }) => sample),
     encoded,
     captions: lesson.captions && captionsOf(drawn),
-    pictures: drawn.filter(({ picture }) => picture !== undefined).length,
+    pictures: drawn.reduce((sum, { pictures }) => sum + pictures.length, 0),
     tokens:
       stage.objective === 'answers'
         ? inputs.reduce((sum, { ids }) => sum + (ids?.data.length ?? 0), 0)
@@ -119,7 +125,8 @@ async function drawRows(
   lesson: Lesson,
   { source, position, count }: { source: SampleSource; position: Position; count: number },
 ): Promise<{ rows: readonly (readonly Drawn[])[]; skips: Skip[]; cursor: number }> {
-  const { recipe, encoding } = lesson
+  const { recipe, encoding, pictureTokens } = lesson
+  const limits = { length: recipe.length, pictureTokens, views: lesson.viewSlots / recipe.batch }
   const rows: Drawn[][] = Array.from({ length: count }, () => [])
   const skips: Skip[] = []
   let { cursor } = position
@@ -128,14 +135,16 @@ async function drawRows(
     const index = order(cursor)
     try {
       const sample = await source.sample(index)
-      const encoded = encoding && encodeSample(sample, encoding)
+      const planned = await plannedFor(lesson, sample)
+      const encoded = encoding && encodeSample(sample, { ...encoding, pictures: planned })
       const caption = lesson.captions && encodeCaption(sample, { ...lesson.captions, config: lesson.config })
       const row =
         recipe.pack && encoding && encoded
-          ? findRow(rows.map(encodedOf), encoded, encoding)
+          ? findRow(rows.map(encodedOf), encoded, limits)
           : rows.findIndex((one) => one.length === 0)
       if (row === undefined) break
-      rows[row]?.push({ sample, encoded, caption, picture: await preparePicture(lesson, { sample, encoded }) })
+      const pictures = await drawPictures(lesson, { sample, planned: encoded?.pictures ?? planned })
+      rows[row]?.push({ sample, encoded, caption, pictures })
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       skips.push({ sample: `number ${index}`, reason })
@@ -167,71 +176,97 @@ function captionsOf(drawn: readonly Drawn[]): EncodedCaption[] {
   return drawn.flatMap(({ caption }) => caption ?? [])
 }
 
-/** Undefined for a conversation without a picture. */
-async function preparePicture(
+/** What a sample's pictures will be; one view where the lesson has no conversations. */
+async function plannedFor(lesson: Lesson, sample: Sample): Promise<readonly PlannedPicture[]> {
+  const { encoding, stage, pictureTokens, recipe } = lesson
+  if (encoding === undefined) return [plainPicture(pictureTokens)]
+  const { pictures = 1, views = Number.POSITIVE_INFINITY } = recipe
+  const planned = await planPictures(sample, { ...lesson, most: { pictures, views } })
+  return stage.pictures === 'words' ? planned.map(() => plainPicture(pictureTokens)) : planned
+}
+
+/** The planned pictures of a sample; those that it shows after them are not looked at. */
+async function drawPictures(
   lesson: Lesson,
-  { sample, encoded }: Pick<Drawn, 'sample' | 'encoded'>,
-): Promise<DrawnPicture | undefined> {
-  const { stage, featureCache } = lesson
-  if (encoded !== undefined && encoded.pictureStart === undefined) return undefined
+  { sample, planned }: { sample: Sample; planned: readonly PlannedPicture[] },
+): Promise<readonly DrawnPicture[]> {
+  const { stage } = lesson
   const { id, labels } = sample
   const labelled = (stage.objective !== 'answers' && stage.objective !== 'captions') || stage.pictures === 'words'
-  if (labelled && labels === undefined) throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
-  if (stage.pictures === 'words') return { ...(labels && { labels }) }
-  const key = featureCache && (await sample.pictureKey?.())
-  const features = key === undefined ? undefined : await featureCache?.read(key)
-  if (features !== undefined) return { features }
-  return { pixels: (await prepareView(sample, lesson)).data, ...(labels && { labels }), key }
+  if (labelled && labels === undefined && planned.length > 0)
+    throw new RangeError(`Cannot train on sample ${id}: it has no patch labels`)
+  const drawn: DrawnPicture[] = []
+  for (const [index, { views: count }] of planned.entries()) {
+    const views = stage.pictures === 'words' ? [] : await drawViews(lesson, { sample, index, count })
+    drawn.push({ views, ...(labels && { labels }) })
+  }
+  return drawn
+}
+
+async function drawViews(
+  lesson: Lesson,
+  { sample, index, count }: { sample: Sample; index: number; count: number },
+): Promise<readonly DrawnView[]> {
+  const { config, featureCache } = lesson
+  const key = featureCache && (await sample.pictures[index]?.key?.())
+  const keys = Array.from({ length: count }, (_, view) => key && viewKey(key, { view, count }))
+  const kept = await Promise.all(keys.map((one) => (one === undefined ? undefined : featureCache?.read(one))))
+  if (kept.every((features) => features !== undefined)) return kept.map((features) => ({ features }))
+  const { data } = await preparePlanned(sample, { ...lesson, index, views: count }) // [J, 3, S, S]
+  const size = 3 * config.vision.imageSide ** 2
+  return keys.map((one, view) =>
+    kept[view] === undefined
+      ? { pixels: data.slice(view * size, (view + 1) * size), key: one }
+      : { features: kept[view] },
+  )
+}
+
+/** The one view of a picture has the picture's key. As one of several it is prepared in another way. */
+function viewKey(picture: string, { view, count }: { view: number; count: number }): string {
+  return count === 1 ? picture : hashOf(`${picture} view ${view} of ${count}`)
 }
 
 function textTargets(
-  { recipe, pictureTokens }: Lesson,
+  { recipe, config, pictureTokens, viewSlots, gathers }: Lesson,
   rows: readonly (readonly Drawn[])[],
   { tokenCount }: { tokenCount: number },
 ): Inputs {
-  if (recipe.pack) return packedInputs(rows.map(encodedOf), { pictureTokens, length: recipe.length, tokenCount })
+  const gathering = { config, pictureTokens, length: recipe.length, views: viewSlots, tokenCount }
+  if (recipe.pack) return packedInputs(rows.map(encodedOf), gathering)
   const samples = encodedOf(rows.flat())
-  const needed = Math.max(
-    ...samples.map(({ ids, pictureStart }) => ids.length + (pictureStart === undefined ? pictureTokens : 0)),
-  )
+  const needed = Math.max(...samples.map(({ ids, pictures }) => ids.length + (pictures.length > 0 ? 0 : pictureTokens)))
   const length = Math.min(recipe.length, ...(recipe.lengths ?? []).filter((one) => one >= needed))
-  return answerInputs(samples, { pictureTokens, length, tokenCount })
+  return gathers
+    ? gatheredInputs(rows.map(encodedOf), { ...gathering, length })
+    : answerInputs(samples, { pictureTokens, length, tokenCount })
 }
 
-/** The pictures of some rows, in their order: one a row, blank where it has none; when packing, as many as there are, and blanks up to the most. */
+/** The pictures of some rows, in their order: one a row, blank where it has none; where they are gathered, all views, and blanks up to the most. */
 async function pictureInput(lesson: Lesson, rows: readonly (readonly Drawn[])[]): Promise<Inputs> {
-  const { recipe, stage, config, source, wordIds, pictureTokens, pictureSlots } = lesson
-  const all = rows.flat().map(({ picture }) => picture)
-  const shown = recipe.pack ? all.filter((picture) => picture !== undefined) : all
-  const pictures = Array.from({ length: pictureSlots }, (_, slot) => shown[slot])
+  const { stage, config, source, wordIds, pictureTokens, viewSlots, gathers } = lesson
+  const drawn = rows.flat()
   const side = config.vision.imageSide
-  switch (stage.pictures) {
-    case 'words': {
-      const backgrounds = source.labels?.backgrounds ?? 0
-      const labels = pictures.map((picture) => picture?.labels)
-      return wordInput(labels, { wordIds, count: pictureTokens, backgrounds })
-    }
-    case 'pixels':
-      return {
-        pixels: stacked(
-          pictures.map((picture) => picture?.pixels),
-          { shape: [3, side, side] },
-        ),
-      }
-    case 'features':
-      return { features: await featureInput(lesson, pictures) }
+  if (stage.pictures === 'words') {
+    const shown = gathers ? drawn.flatMap(({ pictures }) => pictures) : drawn.map(({ pictures }) => pictures[0])
+    const labels = Array.from({ length: viewSlots }, (_, slot) => shown[slot]?.labels)
+    return wordInput(labels, { wordIds, count: pictureTokens, backgrounds: source.labels?.backgrounds ?? 0 })
   }
+  const shown = gathers
+    ? drawn.flatMap(({ pictures }) => pictures.flatMap(({ views }) => views))
+    : drawn.map(({ pictures }) => pictures[0]?.views[0])
+  const views = Array.from({ length: viewSlots }, (_, slot) => shown[slot])
+  if (stage.pictures === 'features') return { features: await featureInput(lesson, views) }
+  const pixels = views.map((view) => view?.pixels)
+  return { pixels: stacked(pixels, { shape: [3, side, side] }) }
 }
 
-/** Features of pictures, zeros for blanks: [I, P, C]. Those that are not known yet are encoded, and kept if the lesson keeps them. */
+/** Features of views, zeros for blanks: [J, P, C]. Those that are not known yet are encoded, and kept if the lesson keeps them. */
 async function featureInput(
   { config, encodePictures, featureCache }: Lesson,
-  pictures: readonly (DrawnPicture | undefined)[],
+  views: readonly (DrawnView | undefined)[],
 ): Promise<ResidentTensor> {
-  const features = pictures.map((picture) => picture?.features)
-  const unknown = pictures.flatMap(({ pixels, key } = {}, slot) =>
-    pixels === undefined ? [] : [{ slot, pixels, key }],
-  )
+  const features = views.map((view) => view?.features)
+  const unknown = views.flatMap(({ pixels, key } = {}, slot) => (pixels === undefined ? [] : [{ slot, pixels, key }]))
   const encoded = await encodePictures(unknown.map(({ pixels }) => pixels))
   for (const [index, { slot, key }] of unknown.entries()) {
     features[slot] = encoded[index]

@@ -11,14 +11,14 @@ const { imageToken } = config
 const template = findTemplate('picturebook')
 const encoding = { tokenizer, template, imageToken, pictureTokens: P, length: 64 }
 
-const sampleOf = (...answers: string[]): Sample => ({
+const sampleOf = (...answers: string[]): Pick<Sample, 'id' | 'turns'> => ({
   id: 'one',
   turns: answers.flatMap((answer, i) => [
     userTurn('What colour is it?', { images: i === 0 ? 1 : 0 }),
     assistantTurn(answer),
   ]),
 })
-const textSample = (...answers: string[]): Sample => ({
+const textSample = (...answers: string[]): Pick<Sample, 'id' | 'turns'> => ({
   id: 'text',
   turns: answers.flatMap((answer) => [userTurn('What colour is it?'), assistantTurn(answer)]),
 })
@@ -26,7 +26,8 @@ const sum = (values: Iterable<number>) => [...values].reduce((a, b) => a + b, 0)
 
 describe('encodeSample', () => {
   test('marks the answer and its end, and nothing else, as learned', () => {
-    const { ids, loss, answers, pictureStart } = encodeSample(sampleOf('It is red.'), encoding)
+    const { ids, loss, answers, pictures } = encodeSample(sampleOf('It is red.'), encoding)
+    const pictureStart = pictures[0]?.start
     const [answer] = answers
     const expected = [...encodeText(tokenizer, ' It is red.', { continuation: true }), 2]
     expect([...ids.slice(answer!.start, answer!.end)]).toEqual(expected)
@@ -55,14 +56,28 @@ describe('encodeSample', () => {
     )
   })
 
-  test('refuses two pictures', () => {
-    const turns = [userTurn('What?', { images: 2 }), assistantTurn('It is red.')]
-    expect(() => encodeSample({ id: 'x', turns }, encoding)).toThrow('found 2 pictures, expected one or none')
+  test('makes room for each picture as it was planned, and drops those of questions that are cut off', () => {
+    const turns = [
+      userTurn('What?', { images: 2 }),
+      assistantTurn('It is red.'),
+      userTurn('And this?', { images: 1 }),
+      assistantTurn('It is blue.'),
+    ]
+    const pictures = [5, 2, 3].map((length) => ({ views: 1, length }))
+    const whole = encodeSample({ id: 'x', turns }, { ...encoding, pictures })
+    expect(whole.pictures.map(({ length }) => length)).toEqual([5, 2, 3])
+    for (const { start, length } of whole.pictures) {
+      expect([...whole.ids.slice(start, start + length)]).toEqual(Array(length).fill(imageToken))
+    }
+    expect(whole.ids.filter((id) => id === imageToken)).toHaveLength(10)
+    const cut = encodeSample({ id: 'x', turns }, { ...encoding, pictures, length: whole.ids.length - 1 })
+    expect(cut.pictures).toEqual(whole.pictures.slice(0, 2))
+    expect(cut.ids.filter((id) => id === imageToken)).toHaveLength(7)
   })
 
   test('takes a conversation without a picture, into L − P tokens', () => {
-    const { ids, loss, answers, pictureStart } = encodeSample(textSample('It is red.', 'It is blue.'), encoding)
-    expect(pictureStart).toBeUndefined()
+    const { ids, loss, answers, pictures } = encodeSample(textSample('It is red.', 'It is blue.'), encoding)
+    expect(pictures).toEqual([])
     expect(answers).toHaveLength(2)
     expect([...ids]).not.toContain(config.imageToken)
     const [first, second] = answers

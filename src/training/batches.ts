@@ -5,16 +5,15 @@ import { expandPlaceholders, tokenizeConversation } from '../conversation/tokeni
 import type { Tokenizer } from '../conversation/tokenizer.ts'
 import { countPictures } from '../conversation/turns.ts'
 import { seededRandom } from '../generation/sampling.ts'
-import { type ImageProcessorConfig, type PreparedPicture, preprocess } from '../image/preprocess.ts'
 import type { PatchLabels, Sample } from '../instruction-data/sample.ts'
-import type { LlavaConfig } from '../model/config.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
+import { type PlannedPicture, plainPicture } from './picture-plan.ts'
 
-/** One sample cut to length: ids [≤ L], which of them are learned, where the picture lies, if there is one. */
+/** One sample cut to length: ids [≤ L], which of them are learned, where its pictures lie. */
 export type EncodedSample = {
   readonly ids: Int32Array
   readonly loss: Uint8Array
-  readonly pictureStart: number | undefined
+  readonly pictures: readonly (PlannedPicture & { readonly start: number })[]
   /** Begin and end of each learned stretch (answer and its end token), in the order of the answers. */
   readonly answers: readonly { readonly start: number; readonly end: number }[]
 }
@@ -23,27 +22,26 @@ export type Encoding = {
   readonly tokenizer: Tokenizer
   readonly template: Template
   readonly imageToken: number
-  /** Tokens that stand for a picture. */
+  /** Tokens that stand for a picture, or for a view of it. */
   readonly pictureTokens: number
   readonly length: number
 }
 
 /**
- * Tokenises a sample and cuts it after the last answer that fits whole into L tokens; into L − P without a picture, whose place stays free: see
- * `answerInputs`.
- * @throws RangeError when there is more than one picture, or when not even the first answer fits
+ * Tokenises a sample with its pictures, of one view each unless told, and cuts it after the last answer that fits whole into L tokens; into L − P
+ * without a picture, whose place stays free: see `answerInputs`.
+ * @throws RangeError when not even the first answer fits
  */
 export function encodeSample(
-  sample: Sample,
-  { tokenizer, template, imageToken, pictureTokens, length }: Encoding,
+  sample: Pick<Sample, 'id' | 'turns'>,
+  options: Encoding & { pictures?: readonly PlannedPicture[] },
 ): EncodedSample {
-  const pictures = countPictures(sample.turns)
-  if (pictures > 1)
-    throw new RangeError(`Cannot train on sample ${sample.id}: found ${pictures} pictures, expected one or none`)
+  const { tokenizer, template, imageToken, pictureTokens, length } = options
+  const { pictures = Array.from({ length: countPictures(sample.turns) }, () => plainPicture(pictureTokens)) } = options
   const tokens = tokenizeConversation(sample.turns, { template, tokenizer, imageToken })
-  const visualTokens = pictures === 1 ? [pictureTokens] : []
+  const visualTokens = pictures.map((picture) => picture.length)
   const expanded = expandPlaceholders(tokens.ids, tokens.loss, { imageToken, visualTokens })
-  const room = pictures === 1 ? length : length - pictureTokens
+  const room = pictures.length > 0 ? length : length - pictureTokens
   const stretches = learnedStretches(expanded.loss)
   const answers = stretches.filter(({ end }) => end <= room)
   const end = answers.at(-1)?.end
@@ -55,8 +53,13 @@ export function encodeSample(
   if (answers[0]?.start === 0) {
     throw new RangeError(`Cannot train on sample ${sample.id}: its answer is the first token, expected one before it`)
   }
-  const pictureStart = expanded.pictures[0]?.start
-  return { ids: expanded.ids.slice(0, end), loss: expanded.loss.slice(0, end), pictureStart, answers }
+  const placed = pictures.map((picture, index) => ({ ...picture, start: expanded.pictures[index]?.start ?? 0 }))
+  return {
+    ids: expanded.ids.slice(0, end),
+    loss: expanded.loss.slice(0, end),
+    pictures: placed.filter((picture) => picture.start < end), // later questions show what is cut off
+    answers,
+  }
 }
 
 function learnedStretches(loss: Uint8Array): { start: number; end: number }[] {
@@ -71,7 +74,7 @@ function learnedStretches(loss: Uint8Array): { start: number; end: number }[] {
 }
 
 /**
- * Inputs of `answerLoss` apart from the pictures, one sample a row. A sample without a picture has the visual tokens of a blank one behind all its
+ * Inputs of `answerLoss` apart from the pictures, one sample a row, with one picture at most. A sample without a picture has the visual tokens of a blank one behind all its
  * text, where no learned token sees them.
  */
 export function answerInputs(
@@ -79,8 +82,9 @@ export function answerInputs(
   { pictureTokens: P, length, tokenCount }: { pictureTokens: number; length: number; tokenCount: number },
 ): Record<string, ResidentTensor> {
   const places = new BigInt64Array(samples.length * P)
-  samples.forEach(({ pictureStart = length - P }, b) => {
-    for (let p = 0; p < P; p++) places[b * P + p] = BigInt(b * length + pictureStart + p)
+  samples.forEach(({ pictures: [picture] }, b) => {
+    const start = b * length + (picture?.start ?? length - P)
+    for (let p = 0; p < P; p++) places[b * P + p] = BigInt(start + p)
   })
   const placed = samples.map((sample, b) => ({ sample, start: b * length }))
   return {
@@ -127,23 +131,6 @@ export function textInputs(
     targets: residentTensor('int64', [M], { data: targets }),
     targetWeights: residentTensor('float32', [M], { data: targetWeights }),
   }
-}
-
-/**
- * A sample's picture as the vision encoder expects it, in one view.
- * @throws RangeError when it has none or another size, and whatever decoding it throws
- */
-export async function prepareView(
-  sample: Sample,
-  { config, processor }: { config: LlavaConfig; processor: ImageProcessorConfig },
-): Promise<PreparedPicture> {
-  const S = config.vision.imageSide
-  if (sample.picture === undefined) throw new RangeError(`Cannot train on sample ${sample.id}: it has no picture`)
-  const view = preprocess(await sample.picture(), processor)
-  if (view.side === S && view.views === 1) return view
-  throw new RangeError(
-    `Cannot train on sample ${sample.id}: its picture became ${view.views} of ${view.side} px, expected 1 of ${S}`,
-  )
 }
 
 /** Arrays of one shape side by side, zeros for those that are missing: [count, ...shape]. */

@@ -27,7 +27,7 @@ test.each(cases)('checkpointing gives the same loss and gradients, $objective, $
   const samples = Array.from({ length: batch }, (_, b) => ({
     ids: Int32Array.from({ length }, (_, t) => (t >= 1 && t <= P ? config.imageToken : (3 * b + 7 * t) % 19)),
     loss: Uint8Array.from({ length }, (_, t) => (t > P ? 1 : 0)),
-    pictureStart: 1,
+    pictures: [{ start: 1, length: P, views: 1 }],
     answers: [{ start: P + 1, end: length }],
   }))
   const row = (b: number) => {

@@ -173,6 +173,7 @@ test('encodeCaption takes the first answer where there is no caption, and refuse
   const options = { tokenizer: tinyTokenizer, config: tinyConfig, settings: settingsOf(tinyConfig) }
   const say = (text: string): Sample => ({
     id: '7',
+    pictures: [],
     turns: [
       { role: 'user', content: [{ type: 'text', text: 'What colour is it?' }] },
       { role: 'assistant', content: [{ type: 'text', text }] },

@@ -2,8 +2,9 @@ import { mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { hashOf } from '../checkpoint/array-file.ts'
 import { disposeBatch, makeBatch } from './batch-maker.ts'
-import { hashOf, openFeatureCache } from './feature-cache.ts'
+import { openFeatureCache } from './feature-cache.ts'
 import { type Lesson, openLesson } from './lesson.ts'
 import { type TrainingEvent, train } from './run.ts'
 import { tinyRecipe, writeTinyLesson } from './tiny-lesson.fixture.ts'
@@ -16,7 +17,7 @@ afterAll(() => rm(folder, { recursive: true }))
 
 const shape = [2, 3] as const
 const features = Float32Array.of(1.1, -0, 1e-40, Number.NaN, Number.POSITIVE_INFINITY, -3)
-const key = hashOf(new TextEncoder().encode('a picture'))
+const key = hashOf('a picture')
 const bytes = (values: Float32Array | undefined) => values && Buffer.from(values.buffer).toString('hex')
 const filesIn = async (path: string) =>
   (await readdir(path, { recursive: true }))

@@ -8,16 +8,16 @@ import { join } from 'node:path'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import type { Weights } from '../checkpoint/load.ts'
 import { tokenizeConversation } from '../conversation/tokenize.ts'
-import { textOf } from '../conversation/turns.ts'
+import { countPictures, textOf } from '../conversation/turns.ts'
 import { type CompiledModel, compileModel, disposeModel } from '../generation/compiled-model.ts'
 import { generate } from '../generation/generate.ts'
 import { stopRules } from '../generation/model-folder.ts'
 import { makePrompt, type Prompt, preparePicture } from '../generation/prompt.ts'
 import { encodePng } from '../image/encode.ts'
 import type { Pixels } from '../image/pixels.ts'
+import { preprocess } from '../image/preprocess.ts'
 import { resize } from '../image/resize.ts'
 import type { Sample } from '../instruction-data/sample.ts'
-import { prepareView } from './batches.ts'
 import type { Lesson } from './lesson.ts'
 import { addTo, shares, type Tally } from './validation.ts'
 
@@ -59,7 +59,7 @@ async function prepareQuestion(
   lesson: Lesson,
   { sample, index }: { sample: Sample; index: number },
 ): Promise<InterviewQuestion> {
-  const { config, encoding } = lesson
+  const { config, processor, encoding } = lesson
   const answer = sample.turns.findIndex(({ role }) => role === 'assistant')
   const reply = sample.turns[answer]
   const last = sample.turns[answer - 1]
@@ -69,20 +69,24 @@ async function prepareQuestion(
   const { tokenizer, template, imageToken } = encoding
   const turns = sample.turns.slice(0, answer)
   const tokens = tokenizeConversation(turns, { template, tokenizer, imageToken, generationPrompt: true })
-  const shown = tokens.ids.includes(imageToken)
-  const pictures = shown ? [preparePicture(await prepareView(sample, lesson), config)] : []
+  const shown = sample.pictures.slice(0, countPictures(turns))
+  const pictures = await Promise.all(
+    shown.map(async ({ pixels }) =>
+      preparePicture(preprocess(await pixels(), processor, { shown: shown.length }), config),
+    ),
+  )
   const skill = sample.skills?.[0]
-  const { picture, score } = sample
+  const { score } = sample
   return {
     asked: {
       sample: sample.id,
       question: textOf(last),
       reference: textOf(reply),
       ...(skill !== undefined && { skill }),
-      ...(shown && { picture: `samples/${String(index).padStart(2, '0')}.png` }),
+      ...(shown.length > 0 && { picture: `samples/${String(index).padStart(2, '0')}.png` }),
     },
     prompt: makePrompt(tokens, { pictures, config }),
-    picture: shown ? picture : undefined,
+    picture: shown[0]?.pixels,
     score: score && ((text) => score(0, text)),
   }
 }

@@ -37,7 +37,7 @@ async function stepOf(length: number, lengths?: readonly number[]): Promise<Trai
 const sample = (tokens: number): EncodedSample => ({
   ids: Int32Array.from({ length: tokens }, (_, t) => (t >= 1 && t <= P ? config.imageToken : (7 * t) % 19)),
   loss: Uint8Array.from({ length: tokens }, (_, t) => (t >= tokens - 4 ? 1 : 0)),
-  pictureStart: 1,
+  pictures: [{ start: 1, length: P, views: 1 }],
   answers: [{ start: tokens - 4, end: tokens }],
 })
 const batchOf = (tokens: number, length: number) => ({

@@ -1,11 +1,13 @@
 /** What a recipe means once its files are open: the objective, the starting weights, the samples and how they are encoded. */
 
+import { hashOf } from '../checkpoint/array-file.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import { loadConfig, loadImageProcessor, type Weights } from '../checkpoint/load.ts'
 import { loadPart } from '../checkpoint/load-part.ts'
 import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
+import { findModel } from '../generation/find-model.ts'
 import { readTokenizer } from '../generation/model-folder.ts'
 import type { ImageProcessorConfig } from '../image/preprocess.ts'
 import type { SampleSource } from '../instruction-data/sample.ts'
@@ -13,16 +15,18 @@ import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
 import type { Compute } from '../runtime/device.ts'
 import type { ResidentTensor } from '../runtime/resident-tensor.ts'
+import { type AdapterDropout, planDropout } from './adapter-dropout.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
 import { type ContrastSettings, contrastSettings } from './contrast-settings.ts'
 import { contrastiveLoss } from './contrastive.ts'
-import { type FeatureCache, hashOf, openFeatureCache } from './feature-cache.ts'
+import { type FeatureCache, openFeatureCache } from './feature-cache.ts'
 import { initialWeight } from './initialization.ts'
 import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
-import { answerLoss, type Objective, packedAnswerLoss, patchLabelLoss, pictureWordLoss } from './objectives.ts'
-import { picturesPerBatch } from './packing.ts'
+import { answerLoss, gatheredAnswerLoss, type Objective, patchLabelLoss, pictureWordLoss } from './objectives.ts'
+import { viewsPerRow } from './packing.ts'
 import { createPictureEncoder } from './picture-encoder.ts'
+import { mostViews } from './picture-plan.ts'
 import type { Recipe } from './recipe.ts'
 import { findCheckpoint, readState } from './run-checkpoint.ts'
 import { openSource } from './sources.ts'
@@ -38,12 +42,16 @@ export type Lesson = {
   readonly encoding: Encoding | undefined
   /** Undefined when the lesson has no captions. */
   readonly captions: { readonly tokenizer: Tokenizer; readonly settings: ContrastSettings } | undefined
-  /** Tokens that stand for a picture: P, or fewer words. */
+  /** Tokens that stand for a picture, or for a view of it: P, or fewer words. */
   readonly pictureTokens: number
-  /** Pictures that a batch of the graph has room for: one a row, or more when rows are packed. */
-  readonly pictureSlots: number
+  /** Whether rows may have any number of pictures and views, or are packed: then each position looks up its embedding. */
+  readonly gathers: boolean
+  /** Views that a batch of the graph has room for: one a row unless it gathers. */
+  readonly viewSlots: number
   /** Token ids of the source's label names: the words of a picture written in words. */
   readonly wordIds: readonly number[]
+  /** What is dropped on the way into adapters while learning. */
+  readonly dropout: AdapterDropout | undefined
   /** For batches of the recipe's length, unless told of a shorter one. */
   readonly objective: (weights: WeightSource, options?: { length?: number }) => Objective
   readonly groupOf: (name: string) => string | undefined
@@ -63,9 +71,9 @@ export type Lesson = {
 export async function openLesson(recipe: Recipe, { device, threads }: Compute = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
-  if (config.tiles !== undefined) {
+  if (config.tiles !== undefined && stage.objective !== 'answers') {
     throw new RangeError(
-      `Cannot train ${recipe.name}: the model cuts pictures into tiles, expected one that sees a picture in one view`,
+      `Cannot train ${recipe.name}: stage ${recipe.stage} sees a picture in one view, and the model cuts pictures into tiles, expected a stage in which it answers`,
     )
   }
   if (config.imageToken < 0) {
@@ -135,9 +143,36 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
           threads,
         })
       : undefined
-  const pictureSlots = recipe.pack
-    ? picturesPerBatch(recipe.batch, { length: recipe.length, pictureTokens })
-    : recipe.batch
+  const views =
+    stage.objective === 'answers' && stage.pictures !== 'words'
+      ? Math.min(recipe.views ?? Number.POSITIVE_INFINITY, mostViews(processor, { pictures: recipe.pictures ?? 1 }))
+      : 1
+  const gathers = stage.objective === 'answers' && (recipe.pack === true || config.tiles !== undefined || views > 1)
+  const viewSlots = recipe.batch * (recipe.pack ? viewsPerRow({ length: recipe.length, pictureTokens, views }) : views)
+
+  const dropout = planDropout(layers, {
+    config,
+    rate: recipe.lora?.dropout,
+    rows: Math.max(recipe.batch * recipe.length, viewSlots * (config.visualTokens + 1)), // + 1: the class token
+  })
+  const lossOf = (weights: WeightSource, length: number): Objective => {
+    const { batch, checkpointing } = recipe
+    if (captions !== undefined) {
+      return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
+    }
+    if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
+    if (stage.objective === 'patch-labels') {
+      return patchLabelLoss(config, weights, {
+        batch,
+        labels: labelNames.length,
+        checkpointing,
+      })
+    }
+    const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
+    return gathers
+      ? gatheredAnswerLoss(config, weights, { ...options, views: viewSlots, packed: recipe.pack === true })
+      : answerLoss(config, weights, options)
+  }
 
   let validation: Promise<readonly Batch[]> | undefined
   const lesson: Lesson = {
@@ -149,29 +184,17 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     encoding,
     captions,
     pictureTokens,
-    pictureSlots,
+    gathers,
+    viewSlots,
     wordIds:
       tokenizer && (stage.pictures === 'words' || stage.objective === 'picture-words')
         ? wordTokens(labelNames, tokenizer)
         : [],
+    dropout,
     objective: (base, { length = recipe.length } = {}) => {
-      const weights = adaptedWeights(base, { lora: recipe.lora, layers })
-      const { batch, checkpointing } = recipe
-      if (captions !== undefined) {
-        return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
-      }
-      if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
-      if (stage.objective === 'patch-labels') {
-        return patchLabelLoss(config, weights, {
-          batch,
-          labels: labelNames.length,
-          checkpointing,
-        })
-      }
-      const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
-      return recipe.pack
-        ? packedAnswerLoss(config, weights, { ...options, pictures: pictureSlots })
-        : answerLoss(config, weights, options)
+      const plain = lossOf(adaptedWeights(base, { lora: recipe.lora, layers }), length)
+      if (dropout === undefined) return plain
+      return { ...plain, learned: lossOf(adaptedWeights(base, { lora: recipe.lora, layers, dropout }), length).loss }
     },
     groupOf: (name) => learningPart(name, { rates: recipe.rates, layers }),
     startingValue,
@@ -182,7 +205,7 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     featureCache:
       encoder !== undefined && recipe.featureCache !== undefined
         ? openFeatureCache(recipe.featureCache, {
-            fingerprint: hashOf(new TextEncoder().encode(encoder.fingerprint() + JSON.stringify(processor))),
+            fingerprint: hashOf(encoder.fingerprint() + JSON.stringify(processor)),
             shape: [config.visualTokens, config.vision.width],
           })
         : undefined,
@@ -220,8 +243,8 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
 }
 
 /**
- * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model folder, which may hold that part
- * alone.
+ * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model, a folder or ORG/NAME that was
+ * pulled, which may hold that part alone.
  */
 async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map<string, Float32Array>> {
   const result = new Map<string, Float32Array>()
@@ -230,7 +253,7 @@ async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map
     // A model folder of other sizes elsewhere, such as another projector, still has this part.
     const stored =
       checkpoint === undefined
-        ? await loadPart(folder, { part, config, model: recipe.model })
+        ? await loadPart(await findModel(folder, `start ${part} from`), { part, config, model: recipe.model })
         : await readState(checkpoint)
     const own = [...stored].filter(([name]) => name.startsWith(`${part}.`))
     if (own.length === 0) throw new Error(`Cannot start ${part} from ${folder}: it holds no weights of that part`)

@@ -12,6 +12,7 @@ import type { LoraAdapter } from '../checkpoint/lora.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
 import { addLowRank, scaleBy } from '../tensor/index.ts'
+import { type AdapterDropout, dropoutOf } from './adapter-dropout.ts'
 import type { Recipe } from './recipe.ts'
 import { partOf } from './stages.ts'
 
@@ -46,10 +47,13 @@ export function adaptedLayers(recipe: LoraRecipe, config: LlavaConfig): Readonly
   return layers
 }
 
-/** `weights`, in which the adapted layers are sums of a frozen weight and a learned change (see `linear` in tensor/matmul.ts). */
+/**
+ * `weights`, in which the adapted layers are sums of a frozen weight and a learned change (see `linear` in tensor/matmul.ts). `dropout` is for learning
+ * alone: what is scored or saved drops nothing.
+ */
 export function adaptedWeights(
   weights: WeightSource,
-  { lora, layers }: { lora: LoraSettings | undefined; layers: ReadonlySet<string> },
+  { lora, layers, dropout }: { lora: LoraSettings | undefined; layers: ReadonlySet<string>; dropout?: AdapterDropout },
 ): WeightSource {
   if (lora === undefined) return weights
   return (name, shape) => {
@@ -59,7 +63,11 @@ export function adaptedWeights(
     const [out = 0, width = 0] = shape
     const A = weights(`${layer}.lora.A`, [lora.rank, width])
     const B = weights(`${layer}.lora.B`, [out, lora.rank])
-    return addLowRank(weight, { down: A, up: scaleBy(B, lora.alpha / lora.rank) })
+    return addLowRank(weight, {
+      down: A,
+      up: scaleBy(B, lora.alpha / lora.rank),
+      dropout: dropout && dropoutOf(dropout, layer),
+    })
   }
 }
 
@@ -95,6 +103,7 @@ export function learnedAdapter(
     base: Object.entries(start).find(([part]) => part === partOf(first))?.[1] ?? '',
     rank: lora.rank,
     alpha: lora.alpha,
+    dropout: lora.dropout,
     layers: new Map([...layers].map((layer) => [layer, { A: half(`${layer}.lora.A`), B: half(`${layer}.lora.B`) }])),
     whole: new Map([...model].filter(([name]) => learningPart(name, { rates, layers }) !== undefined)),
   }

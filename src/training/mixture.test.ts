@@ -6,7 +6,7 @@ import { mixtureDraw, mixtureSource } from './mixture.ts'
 const turns = [userTurn('What?'), assistantTurn('That.')]
 const named = (name: string, size?: number): SampleSource => ({
   size,
-  sample: async (index) => ({ id: `${name} ${index}`, turns }),
+  sample: async (index) => ({ id: `${name} ${index}`, turns, pictures: [] }),
 })
 const draws = (count: number, weights: readonly number[]) =>
   Array.from({ length: count }, (_, index) => mixtureDraw(index, weights))

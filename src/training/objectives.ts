@@ -4,16 +4,16 @@
  * Sizes are numbers here: a training step is compiled for one batch size and one length, so that memory is planned once.
  */
 
+import { mostSources } from '../model/arrangement.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { type Context, embedTokens, languageModel, logits } from '../model/language-model.ts'
-import { mergedSequence, visualTokens } from '../model/llava.ts'
+import { gatheredSequence, mergedSequence, visualTokens } from '../model/llava.ts'
 import { project } from '../model/projector.ts'
 import { patchFeatures } from '../model/vision-encoder.ts'
 import type { WeightSource } from '../model/weights.ts'
 import {
   add,
   causalMask,
-  concat,
   constant,
   crossEntropy,
   gatherRows,
@@ -33,6 +33,8 @@ import { blockDiagonalMask } from './packing.ts'
 export type Objective = {
   /** Summed over the targets, each with its weight: []. */
   readonly loss: Tensor
+  /** What is learned from, where that is not the loss as it is: the same with dropout. */
+  readonly learned?: Tensor
   /** Scores of each target, for validation: [M, V]. */
   readonly scores: Tensor
 }
@@ -131,36 +133,48 @@ export function answerLoss(
   const places = input('places', 'int64', [batch * P])
   const tokens = pictureTokens(config, weights, { batch, form, count: P, checkpointing })
   const embeddings = mergedSequence(config, weights, { ids, pictures: { tokens, places } }) // [B, L, D]
-  const context = {
-    kind: 'whole',
-    positions: positionIndex(batch, length),
-    mask: constant('float32', [length, length], causalMask(length)),
-  } as const
+  const context = wholeContext({ batch, length })
   return scoredAnswers(config, weights, { embeddings, context, count: batch * (length - P), checkpointing })
 }
 
 /**
- * `answerLoss` over rows that several samples share: the same loss as if each had a row of its own.
+ * `answerLoss` over rows with any pictures, of one view or several: how many there are changes from batch to batch, so each position looks up its
+ * embedding, and views that are left blank are looked up by none. With `packed` several samples share a row, with the same loss as if each had its own.
  *
- * Inputs `ids`, `positions`, `segments` and `sources` [B, L] as `packedInputs` makes them, `pictures` pictures as `form` says, and the targets of
- * `answerLoss`.
+ * Inputs `ids`, `sources` and `shares` as `gatheredInputs` makes them, `views` views as `form` says, the targets of `answerLoss`, and if packed
+ * `positions` and `segments` [B, L] (`packedInputs`).
  */
-export function packedAnswerLoss(
+export function gatheredAnswerLoss(
   config: LlavaConfig,
   weights: WeightSource,
-  options: AnswerLossOptions & { pictures: number },
+  options: AnswerLossOptions & { views: number; packed: boolean },
 ): Objective {
-  const { batch, length, form, pictures, pictureTokens: P = config.visualTokens, checkpointing = false } = options
-  const text = embedTokens(config.language, weights, input('ids', 'int64', [batch, length])) // [B, L, D]
-  const tokens = pictureTokens(config, weights, { batch: pictures, form, count: P, checkpointing }) // [I, P, D]
-  // How many pictures there are changes from batch to batch: a token looks up its embedding, and blank pictures are looked up by none.
-  const embeddings = gatherRows(concat([rows(text), rows(tokens)], 0), input('sources', 'int64', [batch, length]))
-  const context = {
+  const { batch, length, form, views, packed, pictureTokens: P = config.visualTokens, checkpointing = false } = options
+  const K = mostSources(config)
+  const embeddings = gatheredSequence(config, weights, {
+    ids: input('ids', 'int64', [batch, length]),
+    tokens: pictureTokens(config, weights, { batch: views, form, count: P, checkpointing }), // [J, P, D]
+    sources: input('sources', 'int64', K === 1 ? [batch, length] : [K, batch, length]),
+    ...(K > 1 && { shares: input('shares', 'float32', [K, batch, length, 1]) }),
+  })
+  const context = packed ? packedContext({ batch, length }) : wholeContext({ batch, length })
+  return scoredAnswers(config, weights, { embeddings, context, count: batch * (length - P), checkpointing })
+}
+
+function wholeContext({ batch, length }: { batch: number; length: number }): Context {
+  return {
+    kind: 'whole',
+    positions: positionIndex(batch, length),
+    mask: constant('float32', [length, length], causalMask(length)),
+  }
+}
+
+function packedContext({ batch, length }: { batch: number; length: number }): Context {
+  return {
     kind: 'whole',
     positions: input('positions', 'int64', [batch, length]),
     mask: blockDiagonalMask(input('segments', 'float32', [batch, length]), { batch, length }),
-  } as const
-  return scoredAnswers(config, weights, { embeddings, context, count: batch * (length - P), checkpointing })
+  }
 }
 
 /** The language model's answer to a merged sequence [B, L, D], at M = `count` targets. */

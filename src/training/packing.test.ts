@@ -4,8 +4,8 @@ import { residentTensor } from '../runtime/resident-tensor.ts'
 import { adamWDefaults } from './adamw.ts'
 import { answerInputs, type EncodedSample, stacked } from './batches.ts'
 import { initialWeight } from './initialization.ts'
-import { answerLoss, type PictureForm, packedAnswerLoss } from './objectives.ts'
-import { countLearned, findRow, packedInputs, picturesPerBatch } from './packing.ts'
+import { answerLoss, gatheredAnswerLoss, type PictureForm } from './objectives.ts'
+import { countLearned, findRow, packedInputs, viewsPerRow } from './packing.ts'
 import { partOf } from './stages.ts'
 import {
   computeGradients,
@@ -20,7 +20,8 @@ const { visualTokens: P, imageToken } = config
 const [S, C] = [config.vision.imageSide, config.vision.width]
 const length = 32
 const batch = 2
-const slots = picturesPerBatch(batch, { length, pictureTokens: P })
+const limits = { length, pictureTokens: P, views: viewsPerRow({ length, pictureTokens: P, views: 1 }) }
+const slots = batch * limits.views
 
 const open: TrainingStep[] = []
 afterEach(async () => {
@@ -36,7 +37,7 @@ function sampleOf(
   const ids = Int32Array.from({ length: tokens }, (_, t) => (isPicture(t) ? imageToken : (5 * seed + 7 * t) % 19))
   const loss = Uint8Array.from({ length: tokens }, (_, t) => (t >= tokens - learned ? 1 : 0))
   const answers = [{ start: tokens - learned, end: tokens }]
-  return { ids, loss, answers, pictureStart: picture ? 1 : undefined } satisfies EncodedSample
+  return { ids, loss, answers, pictures: picture ? [{ start: 1, length: P, views: 1 }] : [] } satisfies EncodedSample
 }
 
 const rows = [
@@ -55,7 +56,7 @@ const sizes = { pixels: [3, S, S], features: [P, C] } as const
 /** One picture for each sample that has one; its own, whatever the company. */
 const pictureOf = (form: 'pixels' | 'features', sample: EncodedSample) => {
   const size = sizes[form].reduce((product, dim) => product * dim, 1)
-  return sample.pictureStart === undefined ? undefined : wave(size, 50 * samples.indexOf(sample as (typeof samples)[0]))
+  return sample.pictures.length === 0 ? undefined : wave(size, 50 * samples.indexOf(sample as (typeof samples)[0]))
 }
 
 async function stepOf(objective: Parameters<typeof createTrainingStep>[0]['objective']): Promise<TrainingStep> {
@@ -71,10 +72,10 @@ async function stepOf(objective: Parameters<typeof createTrainingStep>[0]['objec
 }
 
 const packedStep = (form: PictureForm) =>
-  stepOf((weights) => packedAnswerLoss(config, weights, { batch, length, form, pictures: slots }))
+  stepOf((weights) => gatheredAnswerLoss(config, weights, { batch, length, form, views: slots, packed: true }))
 
 const packed = (form: 'pixels' | 'features', from: readonly (readonly EncodedSample[])[] = rows) => ({
-  ...packedInputs(from, { pictureTokens: P, length, tokenCount }),
+  ...packedInputs(from, { config, pictureTokens: P, length, views: slots, tokenCount }),
   [form]: stacked(
     rows.flat().flatMap((sample) => pictureOf(form, sample) ?? []),
     { shape: sizes[form], count: slots },
@@ -88,7 +89,6 @@ const alone = (form: 'pixels' | 'features', sample: EncodedSample) => ({
 
 describe('findRow', () => {
   const [first, second] = [sampleOf(1, { tokens: 20, learned: 3 }), sampleOf(2, { tokens: 10, learned: 3 })]
-  const limits = { length: 32, pictureTokens: P }
 
   test('takes the first row with room', () => {
     expect(findRow([[], []], first, limits)).toBe(0)
@@ -103,6 +103,12 @@ describe('findRow', () => {
     expect(findRow([[first]], sampleOf(3, { tokens: 13, learned: 3 }), limits)).toBeUndefined()
   })
 
+  test('keeps room for the views', () => {
+    const many = { ...first, pictures: [{ start: 1, length: P, views: limits.views }] }
+    expect(findRow([[many], []], second, limits)).toBe(1)
+    expect(findRow([[many], []], { ...second, pictures: [] }, limits)).toBe(0)
+  })
+
   test('keeps room for the targets: no more than L − P are learned', () => {
     const [long, rest] = [sampleOf(1, { tokens: 16, learned: 15, picture: false }), length - P - 15]
     const other = (learned: number) => sampleOf(2, { tokens: 16, learned, picture: false })
@@ -115,12 +121,12 @@ test('rows cannot hold more pictures than a batch has places for', () => {
   const smallest = { tokens: P + 1, learned: 1 }
   const row = (count: number) => Array.from({ length: count }, () => sampleOf(0, smallest))
   const most = slots / batch
-  expect(findRow([row(most - 1)], sampleOf(0, smallest), { length, pictureTokens: P })).toBe(0)
-  expect(findRow([row(most)], sampleOf(0, smallest), { length, pictureTokens: P })).toBeUndefined()
+  expect(findRow([row(most - 1)], sampleOf(0, smallest), limits)).toBe(0)
+  expect(findRow([row(most)], sampleOf(0, smallest), limits)).toBeUndefined()
 })
 
 describe('packedInputs', () => {
-  const inputs = packedInputs(rows, { pictureTokens: P, length, tokenCount })
+  const inputs = packedInputs(rows, { config, pictureTokens: P, length, views: slots, tokenCount })
   const row = (name: string, b: number) => Array.from(inputs[name]!.data, Number).slice(b * length, (b + 1) * length)
   const range = (size: number) => Array.from({ length: size }, (_, i) => i)
   const repeated = (value: number, times: number) => Array<number>(times).fill(value)

@@ -2,30 +2,44 @@
 
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { add, causalMask, constant, reshape, scaleBy, square, sub, type Tensor } from '../tensor/index.ts'
-import { type EncodedSample, textInputs } from './batches.ts'
+import type { EncodedSample } from './batches.ts'
+import { type GatheringOptions, gatheredInputs } from './gathering.ts'
 
-type RowLimits = { readonly length: number; readonly pictureTokens: number }
+export type RowLimits = {
+  readonly length: number
+  readonly pictureTokens: number
+  /** Views that a row has room for. */
+  readonly views: number
+}
 
 /**
- * The first row that still has room for a sample: L tokens, of which L − P may be learned, as in rows of one sample. Undefined when there is none.
+ * The first row that still has room for a sample: L tokens, of which L − P may be learned, as in rows of one sample, and its views. Undefined when
+ * there is none.
  */
 export function findRow(
   rows: readonly (readonly EncodedSample[])[],
   sample: EncodedSample,
-  { length, pictureTokens }: RowLimits,
+  { length, pictureTokens, views }: RowLimits,
 ): number | undefined {
   const index = rows.findIndex((row) => {
     const all = [...row, sample]
     const tokens = all.reduce((sum, { ids }) => sum + ids.length, 0)
     const learned = all.reduce((sum, { loss }) => sum + countLearned(loss), 0)
-    return tokens <= length && learned <= length - pictureTokens
+    return tokens <= length && learned <= length - pictureTokens && countViews(all) <= views
   })
   return index === -1 ? undefined : index
 }
 
-/** The most pictures that rows of L tokens can hold: each has P tokens and at least one that is learned. */
-export function picturesPerBatch(batch: number, { length, pictureTokens }: RowLimits): number {
-  return batch * Math.max(1, Math.floor(length / (pictureTokens + 1)))
+/**
+ * Views that a row of L tokens has room for when packed: as many as pictures of one view, each with its P tokens and at least one that is learned, and no
+ * fewer than one sample can have.
+ */
+export function viewsPerRow({ length, pictureTokens, views }: RowLimits): number {
+  return Math.max(views, Math.floor(length / (pictureTokens + 1)))
+}
+
+export function countViews(samples: readonly EncodedSample[]): number {
+  return samples.flatMap(({ pictures }) => pictures).reduce((sum, { views }) => sum + views, 0)
 }
 
 export function countLearned(loss: Uint8Array): number {
@@ -33,41 +47,30 @@ export function countLearned(loss: Uint8Array): number {
 }
 
 /**
- * Inputs of `packedAnswerLoss` apart from the pictures, which are those of the samples in the order of the rows.
- *
- * `positions` [B, L] count from 0 in every sample, `segments` [B, L] say which sample of its row a token is of (padding is one of its own), and
- * `sources` [B, L] where its embedding comes from: the B·L words, then the visual tokens.
+ * Inputs of a packed `gatheredAnswerLoss` apart from the views: those of rows that are not packed, and `positions` [B, L], which count from 0 in every
+ * sample, and `segments` [B, L], which say which sample of its row a token is of (padding is one of its own).
  */
 export function packedInputs(
   rows: readonly (readonly EncodedSample[])[],
-  { pictureTokens: P, length, tokenCount }: RowLimits & { tokenCount: number },
+  options: GatheringOptions,
 ): Record<string, ResidentTensor> {
+  const { length } = options
   const batch = rows.length
   const positions = new BigInt64Array(batch * length)
   const segments = new Float32Array(batch * length)
-  const sources = BigInt64Array.from({ length: batch * length }, (_, index) => BigInt(index))
-  const placed: { sample: EncodedSample; start: number }[] = []
-  let pictures = 0
   rows.forEach((row, b) => {
     let start = b * length
-    row.forEach((sample, segment) => {
-      const { ids, pictureStart } = sample
-      placed.push({ sample, start })
+    row.forEach(({ ids }, segment) => {
       for (let t = 0; t < ids.length; t++) positions[start + t] = BigInt(t)
       segments.fill(segment, start, start + ids.length)
-      if (pictureStart !== undefined) {
-        const first = batch * length + P * pictures++
-        for (let p = 0; p < P; p++) sources[start + pictureStart + p] = BigInt(first + p)
-      }
       start += ids.length
     })
     segments.fill(row.length, start, (b + 1) * length)
   })
   return {
-    ...textInputs(placed, { batch, pictureTokens: P, length, tokenCount }),
+    ...gatheredInputs(rows, options),
     positions: residentTensor('int64', [batch, length], { data: positions }),
     segments: residentTensor('float32', [batch, length], { data: segments }),
-    sources: residentTensor('int64', [batch, length], { data: sources }),
   }
 }
 

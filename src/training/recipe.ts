@@ -44,8 +44,8 @@ const recipeSchema = z.strictObject({
   ]),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
-  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model
-   * folder, of a whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
+  /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model (a folder, or ORG/NAME that was pulled), of a
+   * whole LLaVA or of that part alone (CLIP, SigLIP, LLaMA, Mistral, Qwen2); parts left out start at random. */
   start: z.partialRecord(part, z.string()).default({}),
   /** Peak learning rate per part that learns. */
   rates: z.partialRecord(part, z.number().positive()),
@@ -54,6 +54,8 @@ const recipeSchema = z.strictObject({
     .strictObject({
       rank: positive,
       alpha: z.number().positive(),
+      /** The share of an adapter's input that each step leaves out. */
+      dropout: z.number().min(0).lt(1).optional(),
       targets: z
         .array(z.string().regex(/^[\w*]+(\.[\w*]+)*$/, 'expected names with dots between, or * for any'))
         .min(1),
@@ -87,6 +89,10 @@ const recipeSchema = z.strictObject({
   pack: z.boolean().optional(),
   /** A folder in which the frozen encoder's features of pictures from files are kept. */
   featureCache: z.string().optional(),
+  /** The most pictures that a sample may show, 1 unless told; samples with more are skipped. */
+  pictures: positive.optional(),
+  /** Views that a sample may have, where the model looks at tiles: as many as there can be unless told. Fewer take less memory; samples with more are skipped. */
+  views: positive.optional(),
   batch: positive,
   accumulate: positive.default(1),
   /** Gradient checkpointing: the inside of each block is computed again in the backward pass. Less memory, more time. */
@@ -201,6 +207,12 @@ export function parseRecipe(value: unknown, source: string, { samples }: { sampl
   }
   if (recipe.pack && stages[recipe.stage].objective !== 'answers') {
     throw new RangeError(`Cannot use recipe ${source}: it packs samples in stage ${recipe.stage}, which has no text`)
+  }
+  const several = (recipe.pictures ?? 1) > 1 ? `pictures ${recipe.pictures}` : recipe.views && `views ${recipe.views}`
+  if (several !== undefined && (objective !== 'answers' || pictures === 'words')) {
+    throw new RangeError(
+      `Cannot use recipe ${source}: found ${several} in stage ${recipe.stage}, expected a stage in which the model answers about pictures`,
+    )
   }
   if (recipe.bucket && (recipe.pack || !('llava' in recipe.data))) {
     const found = recipe.pack ? 'packed ones' : 'endless or mixed data'

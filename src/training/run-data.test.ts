@@ -149,7 +149,7 @@ describe('batches from buckets', () => {
     for (let number = 0; number < 30; number++) {
       const batch = await makeBatch(lesson, { source: lesson.source, position, parts: 1 })
       const length = batch.inputs[0]!.ids!.shape[1]!
-      const needed = batch.encoded!.map(({ ids, pictureStart }) => ids.length + (pictureStart === undefined ? P : 0))
+      const needed = batch.encoded!.map(({ ids, pictures }) => ids.length + (pictures.length === 0 ? P : 0))
       const possible = [...recipe.lengths!, recipe.length].filter((one) => one >= Math.max(...needed))
       expect(length).toBe(Math.min(...possible))
       expect(batch.tokens).toBe(length * recipe.batch)

@@ -76,7 +76,12 @@ function encodedSamples(config: LlavaConfig, batch: number) {
     const ids = Int32Array.from({ length: tokens }, (_, t) => (isPicture(t) ? config.imageToken : (3 * b + 7 * t) % 19))
     const start = P + 4
     const loss = Uint8Array.from({ length: tokens }, (_, t) => (t >= start ? 1 : 0))
-    return { ids, loss, pictureStart: 1, answers: [{ start, end: tokens }] }
+    return {
+      ids,
+      loss,
+      pictures: [{ start: 1, length: config.visualTokens, views: 1 }],
+      answers: [{ start, end: tokens }],
+    }
   })
 }
 

@@ -77,14 +77,14 @@ export async function createTrainingStep(options: TrainingStepOptions): Promise<
     const initializers = Object.fromEntries(frozen.map((weight) => [weight.name, tensorOf(weights, weight.name)]))
     return createSession(graph.model, { device, threads, initializers })
   }
-  const compileGraphs = async ({ loss, scores }: Objective): Promise<Graphs> => {
-    const gradients = gradient(loss, variables)
+  const compileGraphs = async ({ loss, learned = loss, scores }: Objective): Promise<Graphs> => {
+    const gradients = gradient(learned, variables)
     const outputs = trained.flatMap(({ name }, index) => {
       const g = gradients[index]
       return g === undefined ? [] : [[stateNames.gradient(name), g] as const]
     })
     return {
-      gradient: await compile({ loss, ...Object.fromEntries(outputs) }, 'training step'),
+      gradient: await compile({ loss: learned, ...Object.fromEntries(outputs) }, 'training step'),
       score: await compile({ loss, scores }, 'score'),
     }
   }

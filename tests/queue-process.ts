@@ -1,0 +1,79 @@
+/**
+ * One end of a queue as a process of its own, for tests that kill it; it begins when told on standard input.
+ *
+ *     queue-process.ts producer REDIS RUN JOURNAL COUNT
+ *     queue-process.ts worker REDIS RUN ENDPOINT LOCK_MS
+ */
+
+import { openJournal } from '../src/instruction-data/answer-journal.ts'
+import { askAll } from '../src/instruction-data/ask-all.ts'
+import { openAiTeacher } from '../src/instruction-data/openai-teacher.ts'
+import { adaptiveConcurrency, createBudget } from '../src/instruction-data/pace.ts'
+import { type Prompts, responseTypes } from '../src/instruction-data/prompts.ts'
+import { type QueuedRun, queueFormat } from '../src/instruction-data/queue-format.ts'
+import { connectQueueServer, type QueueServer, queueAddress } from '../src/instruction-data/queue-server.ts'
+import { openQueueTeacher } from '../src/instruction-data/queue-teacher.ts'
+import { startRunWorker } from '../src/instruction-data/queue-worker.ts'
+import { createLearnedLimits } from '../src/instruction-data/rate-limits.ts'
+import type { Task } from '../src/instruction-data/requests.ts'
+
+const [role, address = '', id = '', ...words] = process.argv.slice(2)
+const run: QueuedRun = {
+  id,
+  format: queueFormat,
+  version: '0',
+  model: 'm',
+  baseUrl: null,
+  requestsPerMinute: null,
+  tokensPerMinute: null,
+  timeoutMs: 10_000,
+}
+
+async function* manyTasks(count: number): AsyncGenerator<Task> {
+  for (let number = 0; number < count; number++) {
+    const picture = { id: String(number), image: `${number}.jpg`, captions: [`Picture ${number}.`], boxes: [] }
+    yield { picture, type: 'conversation', promptVersion: 'v' }
+  }
+}
+
+async function produce(server: QueueServer, path: string, count: number): Promise<void> {
+  const prompt = { system: 'Write.', examples: [], questions: [], version: 'v' }
+  const journal = await openJournal(path)
+  const teacher = await openQueueTeacher(run, { server, journal, leaveMs: 10_000, lookMs: 20 })
+  await askAll(manyTasks(count), {
+    teacher,
+    journal,
+    prompts: Object.fromEntries(responseTypes.map((type) => [type, { ...prompt, type }])) as unknown as Prompts,
+    settings: { model: 'm', temperature: 0, maxTokens: 100, seed: 0 },
+    price: { input: 0, output: 0 },
+    concurrency: adaptiveConcurrency({ first: 16, most: 16 }),
+    budget: createBudget({ spent: 0, most: 1 }),
+    transportRetries: 20,
+    validationRetries: 0,
+    usable: () => true,
+    patienceMs: 60_000,
+    firstDelayMs: 10,
+  })
+  await teacher.close()
+  await journal.close()
+}
+
+async function work(server: QueueServer, baseURL: string, lockMs: number): Promise<void> {
+  const teacher = openAiTeacher({ model: 'm', apiKey: 'k', baseURL, timeoutMs: run.timeoutMs })
+  const worker = await startRunWorker(run, { server, teacher, learned: createLearnedLimits(), concurrency: 4, lockMs })
+  await new Promise((resolve) => process.once('SIGTERM', resolve))
+  await worker.close()
+  process.stdout.write(`${JSON.stringify(worker.status())}\n`)
+}
+
+async function main(): Promise<void> {
+  await Promise.all([import('bullmq'), import('ioredis')]) // takes longer than all the rest
+  await new Promise((resolve) => process.stdin.once('data', resolve))
+  const server = await connectQueueServer(queueAddress(address), { onTrouble: () => {} })
+  const [first = '', second = ''] = words
+  if (role === 'producer') await produce(server, first, Number(second))
+  else await work(server, first, Number(second))
+  process.exit(0)
+}
+
+void main()
