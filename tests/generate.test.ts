@@ -158,7 +158,7 @@ describe('generate from what people have', () => {
     expect(stderr).toContain('b.png: no such file')
     const [{ boxes, captions }] = await linesOf('table', 'data', 'provenance.jsonl')
     expect(captions).toEqual(['A cat, and ducks.'])
-    const { width } = await readImageSize(picture).then((size) => size!)
+    const { width } = await readImageSize(picture)
     expect(boxes).toEqual([
       { category: 'cat', box: [8, 8, 24, 24].map((value) => Math.round((1000 * value) / width) / 1000) },
     ])

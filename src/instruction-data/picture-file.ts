@@ -24,8 +24,7 @@ export async function pictureProblem(image: string, images: string): Promise<str
 export async function sizeOfPicture(image: string, images: string): Promise<PictureSize> {
   const problem = await pictureProblem(image, images)
   if (problem !== undefined) throw new RangeError(problem)
-  const path = join(images, normalize(image))
-  const size = await readImageSize(path).catch(() => undefined)
-  if (size !== undefined) return size
-  throw new RangeError(`found no width and height in ${path}, expected a complete picture`)
+  return readImageSize(join(images, normalize(image))).catch((error) => {
+    throw new RangeError(error instanceof Error ? error.message.replace(/^C/, 'c') : String(error), { cause: error })
+  })
 }

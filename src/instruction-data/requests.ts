@@ -90,7 +90,7 @@ function frameOf(prompt: Prompt, { settings, round }: { settings: TeacherSetting
       { role: 'assistant', content: answer },
     ]),
   ]
-  // The beginning of `[model, temperature, maxTokens, seed, round, messages]` as JSON; the last message closes both lists.
+  // The beginning of what `requestKey` reads; the last message closes both lists.
   const hashed = createHash('sha256').update(`${name.slice(0, -1)},${JSON.stringify(before).slice(0, -1)},`)
   known.set(name, { before, hashed })
   return { before, hashed }
