@@ -177,7 +177,8 @@ function completed(question: string, answer: string): string | undefined {
   return colors.some((color) => color === said) ? `the ${one} is ${said}` : undefined
 }
 
-const existenceQuestion = /^(?:is there|can you see|does the (?:picture|image) show|is) an? \w+(?: in the (?:picture|image))?$/
+const existenceQuestion =
+  /^(?:is there|can you see|does the (?:picture|image) show|is) an? \w+(?: in the (?:picture|image))?$/
 
 /** `is the cat above the dog` as `the cat is above the dog` */
 function asStatement(question: string): string {
