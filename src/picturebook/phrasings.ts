@@ -1,8 +1,6 @@
 /**
- * How questions are asked. Words in braces are replaced; see `phrase`.
- *
- * Held-out phrasings are for the split `held-out-phrasing` only. They combine words that other questions use, so that
- * what they test is the wording and not the vocabulary.
+ * How questions are asked. Words in braces are replaced; see `phrase`. Held-out phrasings, for the split `held-out-phrasing` only, combine
+ * words that other questions use: what they test is the wording and not the vocabulary.
  */
 import { chance, choose, type Random } from './random.ts'
 import type { Split } from './splits.ts'
@@ -282,10 +280,9 @@ export const phrasings = {
   },
 } as const satisfies Record<string, { usual: readonly string[]; heldOut: readonly string[] }>
 
+type Slot = 'a' | 'the' | 'plural' | 'other' | 'others' | 'relation' | 'place' | 'color' | 'who' | 'what'
 /** Words for the braces: `{ a: 'a cat', the: 'the cat', plural: 'cats', other: 'the dog', ... }`. */
-export type Slots = Partial<
-  Record<'a' | 'the' | 'plural' | 'other' | 'others' | 'relation' | 'place' | 'color' | 'who' | 'what', string>
->
+export type Slots = Partial<Record<Slot, string>>
 
 /**
  * One question of a form, worded at random; a third of them say `image` where the phrasing says `picture`.
