@@ -32,7 +32,7 @@ export {
 } from './elementwise.ts'
 export { gradient } from './gradient.ts'
 export { addPicked, addRows, gatherRows, pick, repeatHeads, replaceRows } from './indexing.ts'
-export { concat, rows, slice, splitLast, transpose } from './layout.ts'
+export { concat, padEnd, rows, slice, splitLast, transpose } from './layout.ts'
 export { crossEntropy, logSoftmax, sigmoidLoss } from './loss.ts'
 export { addLowRank, linear, matmul } from './matmul.ts'
 export { layerNorm, mean, rmsNorm, softmax } from './normalization.ts'
