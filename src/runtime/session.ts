@@ -1,7 +1,7 @@
 /** Sessions: a compiled ONNX graph that runs on resident tensors, off the event loop, and can be stopped midway. */
 import { availableParallelism } from 'node:os'
 import { check, created, onnxRuntime } from './api.ts'
-import { addWebGpu, type Compute, type Device, gpuAllocator, inTurn } from './device.ts'
+import { addWebGpu, type Compute, type Device, deviceFailure, gpuAllocator, inTurn } from './device.ts'
 import type { ElementType } from './element-type.ts'
 import { type Address, nativePath, nativeText, pointersTo } from './foreign-functions.ts'
 import { type NativeCall, runNative } from './native-run.ts'
@@ -149,6 +149,8 @@ export async function run(
   state.runs.add(running)
   try {
     return await running
+  } catch (error) {
+    throw state.device === 'cpu' || options.signal?.aborted ? error : deviceFailure(error)
   } finally {
     state.runs.delete(running)
   }
