@@ -3,11 +3,12 @@
 import type { Command } from 'commander'
 import { type Precision, precisions } from '../generation/precision.ts'
 import { Llava } from '../llava.ts'
+import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
 import { decimalNumber, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
 
-export type ModelOptions = { model?: string; threads?: number; precision?: Precision | 'auto' }
+export type ModelOptions = { model?: string; threads?: number; device?: Device; precision?: Precision | 'auto' }
 
 export type SamplingChoices = {
   maxTokens?: number
@@ -28,6 +29,7 @@ export function addModelOptions(command: Command): Command {
       `bits of the weights: ${[...precisions, 'auto'].join(', ')} (default: auto, by model size and free memory)`,
       oneOf('--precision', [...precisions, 'auto'] as const),
     )
+    .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
 }
 
@@ -57,7 +59,7 @@ export function samplingOf({ maxTokens, temperature, topP, topK, seed }: Samplin
 
 /** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
 export async function withModel<T>(
-  { model, threads, precision }: ModelOptions,
+  { model, threads, device, precision }: ModelOptions,
   { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
   use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
 ): Promise<T> {
@@ -66,6 +68,7 @@ export async function withModel<T>(
   drawStatus(stderr, `opening ${printable(name)} …`)
   const llava = await Llava.load(model, {
     threads,
+    device,
     precision,
     signal: watch.signal,
     onConversion: ({ done, all }) => {
@@ -75,8 +78,10 @@ export async function withModel<T>(
     },
   }).finally(() => clearStatus(stderr))
   // The exact numbers of a small model need no word.
-  if (precision !== undefined || llava.precision.precision !== 'f32') {
-    writeLine(stderr, paint(stderr, 'dim', `precision ${llava.precision.precision}: ${llava.precision.reason}`))
+  if (precision !== undefined || device !== undefined || llava.precision.precision !== 'f32') {
+    const place = device === undefined ? '' : `device ${llava.device}, `
+    const { precision, reason } = llava.precision
+    writeLine(stderr, paint(stderr, 'dim', `${place}precision ${precision}: ${reason}`))
   }
   try {
     return await use(llava, { name, loadMs: performance.now() - started })

@@ -15,14 +15,16 @@ import { availableMemory } from 'node:process'
 import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
+import { type Compute, type Device, operatorsOf } from '../runtime/device.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Tensor, writeOnnx } from '../tensor/index.ts'
+import { closeDeviceCaches, type DeviceCaches, openDeviceCaches } from './device-cache.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { joined } from './joined.ts'
 import { type CacheMemory, type CacheType, longestContext } from './kv-cache.ts'
 import { formOf, hasOneForm, type Precision, type Role } from './precision.ts'
-import { type PromptPicture, placesOf } from './prompt.ts'
+import { type PromptPicture, partOf, placesOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { weightsIn } from './weight-forms.ts'
 
@@ -37,6 +39,10 @@ export type CompiledModel = {
     readonly step: Session
   }
   readonly threads: number | undefined
+  /** Where the graphs run; the weights are there too. */
+  readonly device: Device
+  /** What KV caches on a device are made and changed with; undefined on the CPU. */
+  readonly deviceCaches: DeviceCaches | undefined
   /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
   readonly context: number
   /** Bytes set aside for the KV cache, and how its numbers are kept. */
@@ -49,7 +55,7 @@ export type CompiledModel = {
 export type RunLimits = { signal?: AbortSignal | undefined }
 
 /**
- * Compiles a model. Float32 weights are used where they are, not copied: leave them unchanged. In another precision they are converted first.
+ * Compiles a model. On the CPU float32 weights are used where they are, not copied: leave them unchanged. In another precision they are converted first.
  *
  * @throws RangeError when `threads` is not 1 or more or the head size is not one that cached attention knows, Error when a weight is missing, `signal.reason` when the signal fires
  */
@@ -57,19 +63,20 @@ export async function compileModel(
   { config, weights }: { config: LlavaConfig; weights: Weights },
   options: CompileOptions & { precision?: Precision } = {},
 ): Promise<CompiledModel> {
-  const { precision = 'f32', signal } = options
+  const { precision = 'f32', signal, device } = options
   expectHeadSize(config)
   signal?.throwIfAborted()
   const supplied: SuppliedWeights =
     precision === 'f32'
       ? new Map([...weights].map(([name, { shape, data }]) => [name, residentTensor('float32', shape, { data })]))
-      : await convertInMemory(config, readerOf(weights), { precision, signal })
+      : await convertInMemory(config, readerOf(weights), { precision, device, signal })
   return compileSupplied({ config, weights: supplied, precision }, options)
 }
 
 export type CompileOptions = RunLimits & {
   threads?: number | undefined
-  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  device?: Device | undefined
+  /** Bytes that the KV cache of one conversation may take; when left out, half of the free memory, or what the model's context takes on a device, which does not tell. */
   contextMemory?: number | undefined
   /** How the KV cache keeps its numbers; when left out, in float16 where float32 would not leave room for the whole context of the model. */
   cacheType?: CacheType | undefined
@@ -80,13 +87,18 @@ export async function compileSupplied(
   { config, weights, precision }: { config: LlavaConfig; weights: SuppliedWeights; precision: Precision },
   options: CompileOptions = {},
 ): Promise<CompiledModel> {
-  const { threads, signal, contextMemory = availableMemory() / 2 } = options
+  const { threads, signal, device = 'cpu' } = options
+  const { contextMemory = device === 'cpu' ? availableMemory() / 2 : Number.POSITIVE_INFINITY } = options
   expectHeadSize(config)
   signal?.throwIfAborted()
   const wholeFits =
     longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context
-  const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
-  const parts = { config, weights, precision, threads, contextMemory, cacheType }
+  const cacheType = options.cacheType ?? (wholeFits || device !== 'cpu' ? 'float32' : 'float16')
+  const deviceCaches = await openCaches({ config, type: cacheType, threads, device }).catch((error: unknown) => {
+    disposeWeights(weights)
+    throw error
+  })
+  const parts = { config, weights, precision, threads, device, contextMemory, cacheType }
   const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) => compileGraph(outputs, { ...parts, name })
   const prompt = compile(languageGraph(config, weightSource(parts, 'prompt'), cacheType), 'prefill')
   const compiled = await Promise.allSettled([
@@ -102,28 +114,37 @@ export async function compileSupplied(
   )
   if (encode === undefined || prefill === undefined || step === undefined || failed !== undefined || signal?.aborted) {
     for (const session of [encode, prefill, step, arrange]) if (session !== undefined) await disposeSession(session)
+    if (deviceCaches !== undefined) await closeDeviceCaches(deviceCaches)
     disposeWeights(weights)
     signal?.throwIfAborted()
     throw failed?.reason
   }
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
-  return { ...parts, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
+  return { ...parts, deviceCaches, context, sessions: { encode, arrange, prefill, step }, recentPictures: new Map() }
+}
+
+async function openCaches({
+  config,
+  ...options
+}: Compute & { config: LlavaConfig; type: CacheType }): Promise<DeviceCaches | undefined> {
+  return options.device === 'webgpu' ? openDeviceCaches(config.language, options) : undefined
 }
 
 /** The weights as the graph of a role gets them. */
-export function weightSource({ precision }: { precision: Precision }, role: Role): WeightSource {
-  return weightsIn((weight) => formOf(weight, { precision, role }))
+export function weightSource(kept: { precision: Precision; device: Device }, role: Role): WeightSource {
+  return weightsIn((weight) => formOf(weight, { ...kept, role }))
 }
 
 /** Compiles one more graph over weights that are already there. */
 export async function compileGraph(
   outputs: Readonly<Record<string, Tensor>>,
-  { name, weights, threads }: { name: string; weights: SuppliedWeights; threads: number | undefined },
+  { name, weights, threads, device }: Compute & { name: string; weights: SuppliedWeights },
 ): Promise<Session> {
   const [folder] = [...weights.values()].flatMap((weight) => ('path' in weight ? [dirname(weight.path)] : []))
   const graph = writeOnnx(outputs, {
     parameters: 'initializers',
     name,
+    operators: operatorsOf(device),
     files(parameter) {
       const part = weights.get(parameter)
       if (part === undefined || !('path' in part)) return undefined
@@ -138,6 +159,7 @@ export async function compileGraph(
   }
   return createSession(graph.model, {
     initializers,
+    device,
     externalFolder: folder,
     keepConstants: graph.parameters.some(({ dtype }) => dtype === 'float16'),
     ...(threads !== undefined && { threads }),
@@ -157,8 +179,9 @@ function disposeWeights(weights: SuppliedWeights): void {
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights }: CompiledModel): Promise<void> {
+export async function disposeModel({ sessions, deviceCaches, weights }: CompiledModel): Promise<void> {
   await Promise.all(Object.values(sessions).map((session) => session && disposeSession(session)))
+  if (deviceCaches !== undefined) await closeDeviceCaches(deviceCaches)
   disposeWeights(weights)
 }
 
@@ -175,19 +198,22 @@ export type Prefill = {
 
 /** Reads tokens into the cache, after those that are in it: the logits [V] of what follows the last one. */
 export async function prefill(
-  { config, sessions }: CompiledModel,
+  { config, sessions, deviceCaches }: CompiledModel,
   { ids, pictures, cache, past }: Prefill,
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return runLanguageModel(sessions.prefill, {
-    inputs: {
-      ...sequenceInputs(config, { ids, pictures }),
-      lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(ids.length - 1)) }),
-      ...reach([past + ids.length]),
-    },
-    cache,
-    signal,
-  })
+  const most = deviceCaches?.longestRead ?? ids.length
+  let logits: Float32Array = new Float32Array()
+  for (let from = 0; from < ids.length; from += most) {
+    const part = partOf({ ids, pictures }, { from, to: Math.min(from + most, ids.length) })
+    const inputs = {
+      ...sequenceInputs(config, part),
+      lastRows: residentTensor('int64', [1], { data: BigInt64Array.of(BigInt(part.ids.length - 1)) }),
+      ...reach([past + from + part.ids.length]),
+    }
+    logits = await runLanguageModel(sessions.prefill, { inputs, cache, signal })
+  }
+  return logits
 }
 
 /** One more token per row: `ids` [B] follow `past` [B] tokens in the cache → logits [B, V], row after row. */

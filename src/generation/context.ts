@@ -5,16 +5,10 @@
  * the length: what lies behind it in the cache is never looked at again.
  */
 
+import { cacheWithRoom } from './cache-room.ts'
 import { type CompiledModel, type EncodedPicture, prefill, type RunLimits, step } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
-import {
-  allocateCache,
-  type CacheMemory,
-  cacheBytesPerToken,
-  capacityFor,
-  disposeCache,
-  growCache,
-} from './kv-cache.ts'
+import { type CacheMemory, cacheBytesPerToken, disposeCache } from './kv-cache.ts'
 import { gigabytes } from './precision.ts'
 import { commonPrefix, countVisualTokens, type Prompt, type PromptPicture } from './prompt.ts'
 
@@ -81,7 +75,7 @@ export async function readPrompt(
   const room = { tokens: prompt.ids.length, kept: reused }
   const ids = prompt.ids.subarray(reused)
   const read = (cache: CacheMemory) => prefill(model, { ids, pictures, cache, past: reused }, { signal })
-  const logits = await (context.row?.use(room.tokens, read) ?? read(roomFor(context, room)))
+  const logits = await (context.row?.use(room.tokens, read) ?? read(await roomFor(context, room)))
   context.read = { ids: [...prompt.ids], pictures: prompt.pictures }
   return { logits, reused, imageMs: encoded - started, promptMs: performance.now() - encoded }
 }
@@ -93,8 +87,8 @@ export async function readToken(
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
   const past = context.read.ids.length
-  const alone = () => {
-    const cache = roomFor(context, { tokens: past + 1, kept: past })
+  const alone = async () => {
+    const cache = await roomFor(context, { tokens: past + 1, kept: past })
     return step(context.model, { ids: [token], past: [past], cache }, { signal })
   }
   const logits = await (context.row?.step(token, past, { signal }) ?? alone())
@@ -122,16 +116,9 @@ export function expectFits({ ids, pictures }: Prompt, { config, context, cacheTy
   throw new RangeError(`Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than ${limit}`)
 }
 
-function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number; kept: number }): CacheMemory {
-  const { cacheType: type, config } = context.model
-  const { language } = config
-  const { cache } = context
-  if (cache !== undefined && cache.capacity >= tokens) return cache
-  const capacity = capacityFor(tokens, context.model)
-  context.cache =
-    cache === undefined
-      ? allocateCache(language, { capacity, type })
-      : growCache(language, { cache, capacity, length: kept })
+async function roomFor(context: GenerationContext, room: { tokens: number; kept: number }): Promise<CacheMemory> {
+  const { cache, model } = context
+  context.cache = await cacheWithRoom(model, { cache, ...room })
   return context.cache
 }
 

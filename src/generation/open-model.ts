@@ -2,20 +2,27 @@
 
 import { loadWeights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import type { Device } from '../runtime/device.ts'
 import { type CompiledModel, type CompileOptions, compileModel, compileSupplied } from './compiled-model.ts'
 import { cachedWeights, cacheFolder, prepareCache } from './model-cache.ts'
 import { attempt } from './model-folder.ts'
 import { choosePrecision, type Precision, type PrecisionChoice } from './precision.ts'
 import { type ConversionOptions, convertInMemory, type SuppliedWeights, withFolderReader } from './stored-weights.ts'
+import { choosePrecisionOnWebGpu } from './webgpu.ts'
 
 export type OpenModelOptions = {
+  /** Where the model runs: weights and KV cache are there too. `cpu` when left out. */
+  readonly device?: Device | undefined
   /** Worker threads; all cores when left out. */
   readonly threads?: number | undefined
   /** How the weights are kept; `auto`, the default, chooses by the size of the model and the free memory. */
   readonly precision?: Precision | 'auto' | undefined
   /** Where converted weights are kept for the next time; in memory only where the folder cannot be written to, or when it is `false`. */
   readonly cache?: string | false | undefined
-  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  /**
+   * Bytes that the KV cache of one conversation may take; when left out, half of the free memory, or what the model's context takes on a device,
+   * which does not tell how much memory it has.
+   */
   readonly contextMemory?: number | undefined
   /** Called while weights are converted, which a large model takes minutes for, once. */
   readonly onConversion?: ConversionOptions['onProgress']
@@ -25,16 +32,17 @@ export type OpenModelOptions = {
 /**
  * Small models are loaded as float32. Others are converted when they are opened for the first time.
  *
- * @throws RangeError when the weights do not fit into memory, errors of the weight files, `signal.reason` when the signal fires
+ * @throws Error when there is no such device, RangeError when the weights do not fit into memory or the device does not compute in the precision, errors of the weight files, `signal.reason` when the signal fires
  */
 export async function openModel(
   { folder, config }: { folder: string; config: LlavaConfig },
   options: OpenModelOptions,
 ): Promise<{ model: CompiledModel; choice: PrecisionChoice }> {
-  const { threads, signal, contextMemory } = options
-  const choice = choosePrecision(config, { wanted: options.precision })
+  const { threads, device, signal, contextMemory } = options
+  const wanted = { wanted: options.precision }
+  const choice = device === 'webgpu' ? await choosePrecisionOnWebGpu(config, wanted) : choosePrecision(config, wanted)
   const { precision } = choice
-  const limits: CompileOptions = { threads, signal, contextMemory }
+  const limits: CompileOptions = { threads, device, signal, contextMemory }
   const read = <T>(from: () => Promise<T>) =>
     attempt(folder, 'its weights', from).catch((error) => {
       throw signal?.aborted ? signal.reason : error
@@ -49,9 +57,15 @@ export async function openModel(
 
 async function convertedWeights(
   source: { folder: string; config: LlavaConfig },
-  { precision, cache = cacheFolder(), signal, onConversion: onProgress }: OpenModelOptions & { precision: Precision },
+  {
+    precision,
+    device,
+    cache = cacheFolder(),
+    signal,
+    onConversion: onProgress,
+  }: OpenModelOptions & { precision: Precision },
 ): Promise<SuppliedWeights> {
-  const options = { precision, signal, onProgress }
+  const options = { precision, device, signal, onProgress }
   if (cache !== false && (await prepareCache(cache))) return cachedWeights(source, { ...options, cache })
   return withFolderReader(source, (reader) => convertInMemory(source.config, reader, options))
 }

@@ -1,10 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { llava7B } from '../../bench/shapes.ts'
+import { restoredWeights } from '../../tests/restored-weights.ts'
 import { randomView, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
-import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
-import { quantizeBlocks, quantizeRows, restoreBlocks, restoreRows } from '../runtime/quantize.ts'
 import { type CompiledModel, compileModel, disposeModel } from './compiled-model.ts'
 import { closeContext, openContext, readPrompt, readToken } from './context.ts'
 import { bytesOfWeights, choosePrecision, formOf, formsOf, type Precision, precisions } from './precision.ts'
@@ -34,23 +33,6 @@ async function logitsOf(model: CompiledModel): Promise<Float32Array[]> {
   return all
 }
 
-/** The float32 weights that the codes of a precision stand for. */
-function restored(weights: Weights, precision: Precision): Weights {
-  return new Map(
-    [...weights].map(([name, { shape, data }]) => {
-      const [form = 'float32'] = formsOf({ name, shape }, precision)
-      const width = shape[1] ?? 1
-      if (form === 'int8') return [name, { shape, data: restoreRows(quantizeRows(data, width)) }]
-      const [bits, block] = form.replace('int', '').split('-').map(Number)
-      if ((bits !== 4 && bits !== 8) || block === undefined) return [name, { shape, data }]
-      return [
-        name,
-        { shape, data: restoreBlocks(quantizeBlocks(data, { width, bits, block }), { width, bits, block }) },
-      ]
-    }),
-  )
-}
-
 function relativeError(found: readonly Float32Array[], expected: readonly Float32Array[]): number {
   let [error, size] = [0, 0]
   for (const [step, logits] of expected.entries()) {
@@ -70,7 +52,7 @@ describe.each([
     const weights = randomWeights(config)
     const [coded, plain] = [
       await compileModel({ config, weights }, { precision, threads: 1 }),
-      await compileModel({ config, weights: restored(weights, precision) }, { threads: 1 }),
+      await compileModel({ config, weights: restoredWeights(weights, precision) }, { threads: 1 }),
     ]
     // What is left is the rounding of the activations to 8 bits, layer after layer.
     expect(relativeError(await logitsOf(coded), await logitsOf(plain))).toBeLessThan(0.06)
@@ -174,6 +156,7 @@ describe('choosing', () => {
     }
     const down = { name: 'languageModel.blocks.0.mlp.down.weight', shape: [128, 192] }
     expect(formOf(down, { precision: 'mixed', role: 'prompt' })).toBe('int8')
+    expect(formOf(down, { precision: 'int8', device: 'webgpu', role: 'prompt' })).toBe('int8-128')
     expect(formOf(down, { precision: 'mixed', role: 'decoding' })).toBe('int4-128')
   })
 })
