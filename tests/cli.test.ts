@@ -409,6 +409,22 @@ test('a model is converted once, listed and cleared', { timeout: slow }, async (
   }
 })
 
+test.runIf(process.platform === 'linux')('a machine without a GPU is told so', { timeout: slow }, async () => {
+  vi.stubEnv('VK_ICD_FILENAMES', join(folder, 'none.json')) // no driver, wherever this runs
+  vi.stubEnv('VK_DRIVER_FILES', join(folder, 'none.json'))
+  for (const words of [
+    ['ask', question, '--model', model],
+    ['clip', picture, 'cat', 'dog', '--model', fileURLToPath(new URL('../fixtures/parity/clip', import.meta.url))],
+  ]) {
+    const { code, stdout, stderr } = await runHere(...words, '--device', 'webgpu')
+    expect([code, stdout]).toEqual([1, ''])
+    expect(stderr).toMatch(/^llava: Cannot create session on device webgpu: found no GPU, expected one [^\n]*\n$/)
+  }
+  vi.unstubAllEnvs()
+  const other = await runHere('ask', question, '--model', model, '--device', 'cuda')
+  expect(other.stderr).toBe('llava: Cannot use --device cuda: expected cpu, webgpu\n')
+})
+
 test('trace writes what it lists', { timeout: slow }, async () => {
   const out = join(folder, 'trace.safetensors')
   const { code, stdout, stderr } = await runHere('trace', picture, question, '--model', model, '--out', out)

@@ -21,7 +21,7 @@ import { generateUncached, type Values } from '../src/generation/uncached.ts'
 import { type ImageProcessorConfig, preprocess, readImageProcessorConfig } from '../src/image/preprocess.ts'
 import type { Arrangement } from '../src/model/arrangement.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
-import { noise, readTensors, relativeDifference } from './references.ts'
+import { compute, noise, readTensors, relativeDifference } from './references.ts'
 
 /** Largest difference relative to the largest value; sums in another order give up to 1e-5. */
 const tolerance = 1e-4
@@ -53,7 +53,7 @@ describe.each(['next-llama', 'next-mistral', 'next-yi', 'onevision-qwen2'])('%s 
 
   beforeAll(async () => {
     const config = await loadConfig(folder)
-    model = await compileModel({ config, weights: await loadWeights(folder, config) }, { threads: 1 })
+    model = await compileModel({ config, weights: await loadWeights(folder, config) }, compute)
     processor = readImageProcessorConfig(JSON.parse(readFileSync(join(folder, 'preprocessor_config.json'), 'utf8')))
     expected = await readTensors(join(folder, 'references.safetensors'))
   })

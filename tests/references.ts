@@ -4,6 +4,10 @@ import { toFloat32 } from '../src/checkpoint/dtype.ts'
 import { closeSafetensors, openSafetensors, readTensor } from '../src/checkpoint/safetensors.ts'
 import type { Values } from '../src/generation/uncached.ts'
 import { type Pixels, pixels } from '../src/image/pixels.ts'
+import type { Compute } from '../src/runtime/device.ts'
+
+/** Where the parity tests compute. tests/webgpu-parity.slow.test.ts has all of them run on a GPU. */
+export const compute: Compute = { threads: 1, device: process.env.LLAVA_TEST_DEVICE === 'webgpu' ? 'webgpu' : 'cpu' }
 
 /** All tensors of a file as float32. */
 export async function readTensors(path: string): Promise<Map<string, Values>> {
