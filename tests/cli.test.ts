@@ -69,11 +69,11 @@ describe('ask', { timeout: slow }, () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout.endsWith('}\n')).toBe(true)
     const result = JSON.parse(stdout)
-    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model', 'precision'])
+    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model', 'precision', 'device'])
     expect(result.usage).toEqual({ prompt_tokens: expect.any(Number), image_tokens: 4, completion_tokens: 8 })
     expect(Object.keys(result.timings)).toEqual(['load_ms', 'image_ms', 'prompt_ms', 'decode_ms'])
     for (const time of Object.values(result.timings)) expect(time).toBeGreaterThan(0)
-    expect(result).toMatchObject({ finish_reason: 'length', model, precision: 'f32' })
+    expect(result).toMatchObject({ finish_reason: 'length', model, precision: 'f32', device: 'cpu' })
     expect(streamed.stdout).toBe(`${result.answer}\n`)
   })
 
