@@ -36,6 +36,7 @@ export async function openDeviceCaches(
   config: LanguageModelConfig,
   { type, ...compute }: Compute & { type: CacheType },
 ): Promise<DeviceCaches> {
+  const longestRead = (await readsLongPrompts(compute)) ? Number.POSITIVE_INFINITY : shortRead
   const index = input('index', 'int64', [1])
   const shape = (batch: string | 1) => [batch, config.keyValueHeads, 'capacity', config.headSize]
   const part = (name: string) => input(name, type, shape('B'))
@@ -50,7 +51,6 @@ export async function openDeviceCaches(
   const putRow = await compile('put a row', (name) =>
     replaceRows(part(name), index, input(`row:${name}`, type, shape(1))),
   )
-  const longestRead = (await readsLongPrompts(compute)) ? Number.POSITIVE_INFINITY : shortRead
   return { config, type, sessions: { grow, takeRow, putRow }, longestRead }
 }
 
