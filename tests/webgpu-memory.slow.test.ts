@@ -5,26 +5,31 @@
  */
 
 import { expect, test } from 'vitest'
-import { compileModel, disposeModel } from '../src/generation/compiled-model.ts'
-import { closeContext, openContext, readPrompt } from '../src/generation/context.ts'
-import { randomWeights, tinyConfig } from './tiny-model.ts'
+import { disposeTensor, residentTensor } from '../src/runtime/resident-tensor.ts'
+import { createSession, deviceTensor, disposeSession, run } from '../src/runtime/session.ts'
+import { gatherRows, input, parameter, writeOnnx } from '../src/tensor/index.ts'
 import { missingDriver } from './webgpu-driver.ts'
 
-test.skipIf(missingDriver !== undefined)('models and contexts come and go without leaving memory behind', async () => {
-  const config = tinyConfig({ language: { width: 512, mlpWidth: 1024, heads: 8, keyValueHeads: 8, headSize: 64 } })
-  const weights = randomWeights(config) // 34 MB
-  const prompt = { ids: Int32Array.of(1, 20, 30, 40), pictures: [] }
-  const comeAndGo = async () => {
-    const model = await compileModel({ config, weights }, { threads: 1, device: 'webgpu' })
-    for (let i = 0; i < 3; i++) {
-      const context = openContext(model)
-      await readPrompt(context, prompt)
-      closeContext(context)
+test.skipIf(missingDriver !== undefined)(
+  'sessions and their tensors come and go without leaving memory behind',
+  async () => {
+    const side = 1448 // weights of 8 MB
+    const table = residentTensor('float32', [side, side])
+    table.data.fill(0.5)
+    const row = gatherRows(parameter('table', [side, side]), input('index', 'int64', [1]))
+    const { model } = writeOnnx({ row }, { parameters: 'initializers', operators: 'gpu' })
+    const index = residentTensor('int64', [1])
+    const comeAndGo = async () => {
+      const session = await createSession(model, { device: 'webgpu', initializers: { table }, threads: 1 })
+      const place = await deviceTensor(session, { dtype: 'float32', shape: [1, side] })
+      await run(session, { index }, { outputs: { row: place }, fetch: [] })
+      disposeTensor(place)
+      await deviceTensor(session, { dtype: 'float32', shape: [side] }) // forgotten: it ends with the session
+      await disposeSession(session)
     }
-    await disposeModel(model)
-  }
-  for (let i = 0; i < 6; i++) await comeAndGo()
-  const before = process.memoryUsage().rss
-  for (let i = 0; i < 6; i++) await comeAndGo()
-  expect(process.memoryUsage().rss - before).toBeLessThan(100e6) // six times the weights alone would be 200 MB
-})
+    for (let i = 0; i < 12; i++) await comeAndGo()
+    const before = process.memoryUsage().rss
+    for (let i = 0; i < 12; i++) await comeAndGo()
+    expect(process.memoryUsage().rss - before).toBeLessThan(60e6) // the weights alone would be 100 MB
+  },
+)
