@@ -160,7 +160,7 @@ export async function writeRandomWeights(
   path: string,
   { config, precision }: { config: LlavaConfig; precision: Precision },
 ): Promise<PlacedPart[]> {
-  const parts = placeParts(config, { shapes: expectedTensors(config) }, precision)
+  const parts = placeParts(config, { shapes: expectedTensors(config) }, { precision })
   const noise = new Uint8Array(16 * 2 ** 20)
   let state = 1
   for (let i = 0; i < noise.length; i++) {

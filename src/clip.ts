@@ -59,13 +59,14 @@ export const defaultTemplate = 'This is a photo of {}.'
 export const Clip = {
   /**
    * Loads the folder of a CLIPModel or SiglipModel.
+   * Of the options it knows `threads`, `device` and `signal`; the weights stay float32.
    * @throws Error when there is no such folder or a file of it is missing, SyntaxError, TypeError or RangeError when one is corrupt; always one
    *   sentence that names it. `signal.reason` when the signal fires
    */
-  async load(folder: string, { threads, signal }: LoadOptions = {}): Promise<Clip> {
+  async load(folder: string, { threads, device, signal }: LoadOptions = {}): Promise<Clip> {
     signal?.throwIfAborted()
     const { tokenizer, imageProcessor, ...parts } = await readClipFolder(folder, { signal })
-    const model = await compileClip(parts, { threads, signal })
+    const model = await compileClip(parts, { threads, device, signal })
     const { config } = model
     const images = async (sources: readonly ImageSource[], { signal }: Pick<Limits, 'signal'> = {}) => {
       const pictures: Float32Array[] = []

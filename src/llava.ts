@@ -21,6 +21,7 @@ import { trace as traceModel } from './generation/trace.ts'
 import type { Values } from './generation/uncached.ts'
 import { decodeImage, type ImageSource } from './image/decode.ts'
 import type { LlavaConfig } from './model/config.ts'
+import type { Device } from './runtime/device.ts'
 
 export type Question = {
   readonly question: string
@@ -53,6 +54,7 @@ export type Conversation = {
 /** A loaded model. Free it with `dispose` or `await using`. */
 export type Llava = {
   readonly config: LlavaConfig
+  readonly device: Device
   /** In how many bits the weights are kept, and why. */
   readonly precision: PrecisionChoice
   /** The answer as pieces of text while they are generated; a piece never ends within a character. */
@@ -95,7 +97,7 @@ export const Llava = {
 /** The public object over a compiled model. */
 function open(parts: Parts, precision: PrecisionChoice): Llava {
   const { model } = parts
-  const { config } = model
+  const { config, device } = model
   let disposal: Promise<void> | undefined
   const dispose = () => {
     disposal ??= disposeModel(model)
@@ -109,6 +111,7 @@ function open(parts: Parts, precision: PrecisionChoice): Llava {
   const answer = (options: AskOptions) => texts(pieces(options))
   return {
     config,
+    device,
     precision,
     answer,
     pieces,

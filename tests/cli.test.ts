@@ -70,11 +70,11 @@ describe('ask', { timeout: slow }, () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout.endsWith('}\n')).toBe(true)
     const result = JSON.parse(stdout)
-    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model', 'precision'])
+    expect(Object.keys(result)).toEqual(['answer', 'usage', 'timings', 'finish_reason', 'model', 'precision', 'device'])
     expect(result.usage).toEqual({ prompt_tokens: expect.any(Number), image_tokens: 4, completion_tokens: 8 })
     expect(Object.keys(result.timings)).toEqual(['load_ms', 'image_ms', 'prompt_ms', 'decode_ms'])
     for (const time of Object.values(result.timings)) expect(time).toBeGreaterThan(0)
-    expect(result).toMatchObject({ finish_reason: 'length', model, precision: 'f32' })
+    expect(result).toMatchObject({ finish_reason: 'length', model, precision: 'f32', device: 'cpu' })
     expect(streamed.stdout).toBe(`${result.answer}\n`)
   })
 
@@ -415,6 +415,26 @@ test('a model is converted once, listed and cleared', { timeout: slow }, async (
   } finally {
     vi.unstubAllEnvs()
   }
+})
+
+test.runIf(process.platform === 'linux')('a machine without a GPU is told so', { timeout: slow }, async () => {
+  vi.stubEnv('VK_ICD_FILENAMES', join(folder, 'none.json')) // no driver, wherever this runs
+  vi.stubEnv('VK_DRIVER_FILES', join(folder, 'none.json'))
+  for (const words of [
+    ['ask', question, '--model', model],
+    ['clip', picture, 'cat', 'dog', '--model', fileURLToPath(new URL('../fixtures/parity/clip', import.meta.url))],
+  ]) {
+    const { code, stdout, stderr } = await runHere(...words, '--device', 'webgpu')
+    expect([code, stdout]).toEqual([1, ''])
+    expect(stderr).toMatch(/^llava: Cannot create session on device webgpu: found no GPU, expected one [^\n]*\n$/)
+  }
+  vi.unstubAllEnvs()
+  const coded = await runHere('ask', question, '--model', model, '--device', 'webgpu', '--kv-cache', 'int8')
+  expect(coded.stderr).toBe(
+    'llava: Cannot keep the KV cache in int8 on device webgpu: it is float32 there, expected --kv-cache float32\n',
+  )
+  const other = await runHere('ask', question, '--model', model, '--device', 'cuda')
+  expect(other.stderr).toBe('llava: Cannot use --device cuda: expected cpu, webgpu\n')
 })
 
 test('trace writes what it lists', { timeout: slow }, async () => {

@@ -28,6 +28,7 @@ import { parameters } from '../src/model/weights.ts'
 import { disposeTensor, residentTensor } from '../src/runtime/resident-tensor.ts'
 import { disposeSession, run } from '../src/runtime/session.ts'
 import { causalMask, constant, input } from '../src/tensor/index.ts'
+import { compute, modelsToTest } from './references.ts'
 
 /** Largest difference relative to the largest value; sums in another order give up to 2e-6. */
 const tolerance = 5e-5
@@ -41,7 +42,7 @@ type References = {
 
 const fixtures = fileURLToPath(new URL('../fixtures/parity/', import.meta.url))
 
-describe.each(['clip', 'siglip'] as const)('%s equals transformers', (kind) => {
+describe.each(modelsToTest(['clip', 'siglip'] as const))('%s equals transformers', (kind) => {
   const path = join(fixtures, kind)
   const { texts, ids, unpadded, truncated }: References = JSON.parse(
     readFileSync(join(path, 'references.json'), 'utf8'),
@@ -52,7 +53,7 @@ describe.each(['clip', 'siglip'] as const)('%s equals transformers', (kind) => {
 
   beforeAll(async () => {
     folder = await readClipFolder(path)
-    model = await compileClip(folder, { threads: 1 })
+    model = await compileClip(folder, compute)
     expected = await readAll(join(path, 'references.safetensors'))
   })
   afterAll(() => disposeClip(model))
@@ -117,7 +118,7 @@ describe.each(['clip', 'siglip'] as const)('%s equals transformers', (kind) => {
         mask,
       }),
     }
-    const session = await compileGraph(outputs, { name: 'parity', weights, threads: 1 })
+    const session = await compileGraph(outputs, { name: 'parity', weights, ...compute })
     const { ids: tokens, places: read } = textInputs(config, ids)
     const given = {
       pixels: residentTensor('float32', [2, 3, S, S], { data: expected.get('pixels')!.data.slice() }),
@@ -140,7 +141,7 @@ describe.each(['clip', 'siglip'] as const)('%s equals transformers', (kind) => {
   })
 
   test('classification through the library says the same as its parts', async () => {
-    await using clip = await Clip.load(path, { threads: 1 })
+    await using clip = await Clip.load(path, compute)
     const images = [1, 2].map((seed) =>
       pixels(
         40,
@@ -176,7 +177,7 @@ describe.each(['clip', 'siglip'] as const)('%s equals transformers', (kind) => {
       heads: { ...config, text: { ...config.text, heads: 1 } },
     }
     for (const [what, changed] of Object.entries(confused)) {
-      const other = await compileClip({ ...folder, config: changed }, { threads: 1 })
+      const other = await compileClip({ ...folder, config: changed }, compute)
       const found = await embedTexts(other, texts.slice(0, 1), { tokenizer: { ...folder.tokenizer, fills: true } })
       await disposeClip(other)
       const wanted = expected.get('textEmbeddings')!.data.slice(0, config.embeddingWidth)

@@ -26,7 +26,7 @@ import { type EncodedSample, stacked } from '../src/training/batches.ts'
 import { gatheredInputs } from '../src/training/gathering.ts'
 import { gatheredAnswerLoss } from '../src/training/objectives.ts'
 import { createTrainingStep, disposeTrainingStep, scoreOnce } from '../src/training/training-step.ts'
-import { noise, readTensors, relativeDifference } from './references.ts'
+import { compute, modelsToTest, noise, readTensors, relativeDifference } from './references.ts'
 
 /** Largest difference relative to the largest value; sums in another order give up to 1e-5. */
 const tolerance = 1e-4
@@ -49,7 +49,9 @@ type TileReferences = {
 const fixtures = fileURLToPath(new URL('../fixtures/parity/', import.meta.url))
 const stages = ['patchFeatures', 'visualTokens', 'mergedEmbeddings', 'logits']
 
-describe.each(['next-llama', 'next-mistral', 'next-yi', 'onevision-qwen2'])('%s equals transformers', (name) => {
+const models = modelsToTest(['next-llama', 'next-mistral', 'next-yi', 'onevision-qwen2'])
+
+describe.each(models)('%s equals transformers', (name) => {
   const folder = join(fixtures, name)
   const { layout, cases }: TileReferences = JSON.parse(readFileSync(join(folder, 'references.json'), 'utf8'))
   let model: CompiledModel
@@ -58,7 +60,7 @@ describe.each(['next-llama', 'next-mistral', 'next-yi', 'onevision-qwen2'])('%s 
 
   beforeAll(async () => {
     const config = await loadConfig(folder)
-    model = await compileModel({ config, weights: await loadWeights(folder, config) }, { threads: 1 })
+    model = await compileModel({ config, weights: await loadWeights(folder, config) }, compute)
     processor = readImageProcessorConfig(JSON.parse(readFileSync(join(folder, 'preprocessor_config.json'), 'utf8')))
     expected = await readTensors(join(folder, 'references.safetensors'))
   })

@@ -31,7 +31,7 @@ import {
   type Tensor,
   writeOnnx,
 } from '../src/tensor/index.ts'
-import { readTensors, relativeDifference } from './references.ts'
+import { compute, modelsToTest, readTensors, relativeDifference } from './references.ts'
 
 /**
  * Largest difference relative to the largest value. Sums in another order give up to 7e-6 (gradients: 1e-5); the tanh form
@@ -51,7 +51,7 @@ type References = {
 }
 
 const fixtures = fileURLToPath(new URL('../fixtures/parity/', import.meta.url))
-const models = ['clip-llama', 'siglip-qwen2', 'clip-mistral']
+const models = modelsToTest(['clip-llama', 'siglip-qwen2', 'clip-mistral'])
 
 describe.each(models)('%s equals transformers', (name) => {
   const folder = join(fixtures, name)
@@ -61,7 +61,7 @@ describe.each(models)('%s equals transformers', (name) => {
 
   beforeAll(async () => {
     const config = await loadConfig(folder)
-    model = await compileModel({ config, weights: await loadWeights(folder, config) }, { threads: 1 })
+    model = await compileModel({ config, weights: await loadWeights(folder, config) }, compute)
     expected = await readTensors(join(folder, 'references.safetensors'))
   })
   afterAll(() => disposeModel(model))
@@ -105,8 +105,10 @@ describe.each(models)('%s equals transformers', (name) => {
     test('64 greedy tokens, without a cache and with it', async () => {
       const { continuation } = cases[pictures]!
       const prompt = promptOf(pictures)
-      const uncached = await generateUncached(model, prompt, { maxTokens: continuation.length })
-      expect(uncached.map(({ token }) => token)).toEqual(continuation)
+      // On a GPU every length compiles shaders anew.
+      const maxTokens = compute.device === 'cpu' ? continuation.length : 8
+      const uncached = await generateUncached(model, prompt, { maxTokens })
+      expect(uncached.map(({ token }) => token)).toEqual(continuation.slice(0, maxTokens))
 
       const context = openContext(model)
       const tokens: number[] = []

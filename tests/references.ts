@@ -4,6 +4,16 @@ import { toFloat32 } from '../src/checkpoint/dtype.ts'
 import { closeSafetensors, openSafetensors, readTensor } from '../src/checkpoint/safetensors.ts'
 import type { Values } from '../src/generation/uncached.ts'
 import { type Pixels, pixels } from '../src/image/pixels.ts'
+import type { Compute } from '../src/runtime/device.ts'
+
+/** Where the parity tests compute. tests/webgpu-parity.slow.test.ts has some of them run on a GPU. */
+export const compute: Compute = { threads: 1, device: process.env.LLAVA_TEST_DEVICE === 'webgpu' ? 'webgpu' : 'cpu' }
+
+/** The models of `all` that are to be tested: those that LLAVA_TEST_MODELS names, separated by commas, or all where it names none. */
+export function modelsToTest<T extends string>(all: readonly T[]): readonly T[] {
+  const named = process.env.LLAVA_TEST_MODELS?.split(',')
+  return named === undefined ? all : all.filter((name) => named.includes(name))
+}
 
 /** All tensors of a file as float32. */
 export async function readTensors(path: string): Promise<Map<string, Values>> {

@@ -1,32 +1,16 @@
-/** Training on a GPU against training on the CPU. Without a GPU, Chromium's software driver stands in where it is installed. */
+/** Training on a GPU against training on the CPU. */
 
-import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createSession, disposeSession } from '../src/runtime/session.ts'
-import { input, scaleBy, writeOnnx } from '../src/tensor/index.ts'
 import { disposeBatch, makeBatch } from '../src/training/batch-maker.ts'
 import { openLesson } from '../src/training/lesson.ts'
 import { tinyRecipe, writeTinyLesson } from '../src/training/tiny-lesson.fixture.ts'
 import { fetchState } from '../src/training/training-state.ts'
 import { createTrainingStep, disposeTrainingStep, trainOnce } from '../src/training/training-step.ts'
+import { missingDriver } from './webgpu-driver.ts'
 
-const softwareDriver = '/usr/lib/chromium/vk_swiftshader_icd.json'
-if (process.env.VK_ICD_FILENAMES === undefined && process.env.VK_DRIVER_FILES === undefined) {
-  if (existsSync(softwareDriver)) process.env.VK_ICD_FILENAMES = softwareDriver
-}
-
-const graph = writeOnnx({ y: scaleBy(input('x', 'float32', [2]), 2) }, { parameters: 'inputs', operators: 'gpu' })
-const isMissing = await createSession(graph.model, { device: 'webgpu' }).then(
-  async (session) => {
-    await disposeSession(session)
-    return undefined
-  },
-  (error: Error) => error.message,
-)
-
-test.runIf(isMissing !== undefined)('a machine without a GPU is told so in one sentence', () => {
-  expect(isMissing).toMatch(/^Cannot create session on device webgpu: [^\n]*$/)
+test.runIf(missingDriver !== undefined)('a machine without a GPU is told so in one sentence', () => {
+  expect(missingDriver).toMatch(/^Cannot create session on device webgpu: [^\n]*$/)
 })
 
 let folder: string
@@ -60,7 +44,7 @@ async function trained(device: 'cpu' | 'webgpu') {
   }
 }
 
-test.skipIf(isMissing !== undefined)(
+test.skipIf(missingDriver !== undefined)(
   'all parts learn the same on device webgpu as on the CPU',
   async () => {
     const cpu = await trained('cpu')

@@ -30,6 +30,7 @@ export function addAskCommand(program: Command, context: CommandContext): void {
 Examples:
   $ llava ask photo.jpg 'What is in the picture?'
   $ llava ask before.png after.png 'What is different?' --model ./llava-1.5-7b-hf
+  $ llava ask photo.jpg 'What is in the picture?' --device webgpu
   $ curl -s https://example.org/cat.png | llava ask - 'Is there a cat?' --json`,
     )
     .action((words: string[], options: AskOptions) => ask(words, options, context))
@@ -63,6 +64,7 @@ async function ask(words: readonly string[], options: AskOptions, context: Comma
         finish_reason: finishReason,
         model: name,
         precision: llava.precision.precision,
+        device: llava.device,
       }
       writeLine(stdout, JSON.stringify(result))
       return

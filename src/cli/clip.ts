@@ -2,8 +2,9 @@
 
 import type { Command } from 'commander'
 import { type Classification, Clip, defaultTemplate, wordLabel } from '../clip.ts'
+import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
-import { kindOf, milliseconds, wholeNumber } from './options.ts'
+import { kindOf, milliseconds, oneOf, wholeNumber } from './options.ts'
 import { openPicture } from './picture-input.ts'
 import { clearStatus, drawStatus, paint, printable, progressBar, type Terminal, writeLine } from './terminal.ts'
 
@@ -13,6 +14,7 @@ type ClipOptions = {
   similarity?: boolean
   truncate?: boolean
   threads?: number
+  device?: Device
   json?: boolean
 }
 
@@ -26,6 +28,7 @@ export function addClipCommand(program: Command, context: CommandContext): void 
     .option('--template <text>', `the text made of a label, {} in its place (default: "${defaultTemplate}")`)
     .option('--similarity', 'compare with the texts as they are; no probabilities')
     .option('--truncate', 'cut texts that are too long for the model instead of refusing them')
+    .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -54,11 +57,12 @@ async function clip(words: readonly string[], options: ClipOptions, context: Com
   }
   wordLabel('', options.template ?? defaultTemplate) // a wrong template is told before the model is opened
   const images = await Promise.all(pictures.map((path) => openPicture(path, signal)))
-  const threads = { ...(options.threads !== undefined && { threads: options.threads }) }
 
   const started = performance.now()
   drawStatus(stderr, `opening ${printable(options.model)} …`)
-  const model = await Clip.load(options.model, { ...threads, signal }).finally(() => clearStatus(stderr))
+  const model = await Clip.load(options.model, { threads: options.threads, device: options.device, signal }).finally(
+    () => clearStatus(stderr),
+  )
   try {
     if (options.similarity !== true) expectChoice(labels, model.config.kind)
     const loaded = performance.now()

@@ -75,6 +75,7 @@ async function evaluate(options: EvaluateOptions, context: CommandContext): Prom
           benchmark: 'picturebook',
           model: name,
           precision: llava.precision.precision,
+          device: llava.device,
           seconds,
           ...report,
         }),

@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { type CacheType, cacheTypes } from '../generation/kv-cache.ts'
 import { type Precision, precisions } from '../generation/precision.ts'
 import { Llava } from '../llava.ts'
+import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
 import { decimalNumber, oneOf, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
@@ -11,6 +12,7 @@ import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, 
 export type ModelOptions = {
   model?: string
   threads?: number
+  device?: Device
   precision?: Precision | 'auto'
   pictureCache?: boolean
   kvCache?: CacheType
@@ -41,6 +43,7 @@ export function addModelOptions(command: Command): Command {
       `numbers of the KV cache: ${cacheTypes.join(', ')} (default: float32, or float16 where memory is short)`,
       oneOf('--kv-cache', cacheTypes),
     )
+    .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
     .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
     .option('--no-picture-cache', 'encode every picture again, and keep nothing of it on disk')
 }
@@ -73,7 +76,7 @@ export function samplingOf({ maxTokens, temperature, topP, topK, seed, lookup }:
 
 /** Opens the model, telling so on a terminal while it lasts, and frees it after `use`. */
 export async function withModel<T>(
-  { model, threads, precision, pictureCache, kvCache }: ModelOptions,
+  { model, threads, device, precision, pictureCache, kvCache }: ModelOptions,
   { stderr, watch }: Pick<CommandContext, 'stderr' | 'watch'>,
   use: (llava: Llava, opened: { name: string; loadMs: number }) => Promise<T>,
 ): Promise<T> {
@@ -82,6 +85,7 @@ export async function withModel<T>(
   drawStatus(stderr, `opening ${printable(name)} …`)
   const llava = await Llava.load(model, {
     threads,
+    device,
     precision,
     ...(pictureCache === false && { pictureCache }),
     cacheType: kvCache,
@@ -93,8 +97,10 @@ export async function withModel<T>(
     },
   }).finally(() => clearStatus(stderr))
   // The exact numbers of a small model need no word.
-  if (precision !== undefined || llava.precision.precision !== 'f32') {
-    writeLine(stderr, paint(stderr, 'dim', `precision ${llava.precision.precision}: ${llava.precision.reason}`))
+  if (precision !== undefined || device !== undefined || llava.precision.precision !== 'f32') {
+    const place = device === undefined ? '' : `device ${llava.device}, `
+    const { precision, reason } = llava.precision
+    writeLine(stderr, paint(stderr, 'dim', `${place}precision ${precision}: ${reason}`))
   }
   try {
     return await use(llava, { name, loadMs: performance.now() - started })

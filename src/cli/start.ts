@@ -2,9 +2,10 @@
 
 import type { Command } from 'commander'
 import { decodeImage } from '../image/decode.ts'
+import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
 import { withModel } from './model-options.ts'
-import { kindOf } from './options.ts'
+import { kindOf, oneOf } from './options.ts'
 import { packageFile } from './package-files.ts'
 import { drawPicture } from './picture.ts'
 import { formatSeconds, paint, printable, quoted, writeLine } from './terminal.ts'
@@ -18,10 +19,11 @@ export function addStartCommand(program: Command, context: CommandContext): void
   program
     .command('start')
     .description('a first look: the built-in model answers questions about a bundled picture')
-    .action(() => start(context))
+    .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
+    .action((options: { device?: Device }) => start(options, context))
 }
 
-async function start(context: CommandContext): Promise<void> {
+async function start(options: { device?: Device }, context: CommandContext): Promise<void> {
   const { stdout, watch } = context
   const { signal } = watch
   const image = packageFile(picture)
@@ -40,7 +42,7 @@ async function start(context: CommandContext): Promise<void> {
     for (const line of drawPicture(pixels, { columns: pictureColumns })) writeLine(stdout, `  ${line}`)
     writeLine(stdout)
   }
-  await withModel({}, context, async (llava, { name, loadMs }) => {
+  await withModel(options, context, async (llava, { name, loadMs }) => {
     for (const question of questions) {
       if (signal.aborted) return
       const started = performance.now()

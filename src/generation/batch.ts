@@ -5,17 +5,10 @@
  * are waiting when it begins. A row is a context like any other; `generate` does not know that it shares the model.
  */
 
+import { cacheWithRoom, leadingRows, rowsOfStep, withRow } from './cache-room.ts'
 import { type CompiledModel, step } from './compiled-model.ts'
 import { type GenerationContext, openContext } from './context.ts'
-import {
-  allocateCache,
-  type CacheMemory,
-  cacheBytesPerToken,
-  cacheRow,
-  capacityFor,
-  disposeCache,
-  growCache,
-} from './kv-cache.ts'
+import { type CacheMemory, cacheBytesPerToken, disposeCache } from './kv-cache.ts'
 
 export type Batch = {
   /** For `generate`: the model, with the context that each of the rows can have. */
@@ -86,7 +79,8 @@ export function openRow(batch: Batch): GenerationContext {
   const context: GenerationContext = {
     ...openContext(batch.model),
     row: {
-      use: (tokens, work) => exclusively(state, () => work(cacheRow(cacheFor(batch, tokens), row))),
+      use: (tokens, work) =>
+        exclusively(state, async () => withRow(batch.model, { cache: await cacheFor(batch, tokens), row }, work)),
       step: (token, past, { signal }) => submit(batch, { row, token, past, signal }),
       release: () => {
         state.contexts[row] = undefined
@@ -114,15 +108,9 @@ function exclusively<T>(state: State, work: () => Promise<T>): Promise<T> {
 }
 
 /** The batch's memory with room for `tokens` positions in each row. What it holds is kept whole: other rows are in the middle of something. */
-function cacheFor({ model, rows, [stateKey]: state }: Batch, tokens: number): CacheMemory {
-  const { language } = model.config
+async function cacheFor({ model, rows, [stateKey]: state }: Batch, tokens: number): Promise<CacheMemory> {
   const { cache } = state
-  if (cache !== undefined && cache.capacity >= tokens) return cache
-  const capacity = capacityFor(tokens, model)
-  state.cache =
-    cache === undefined
-      ? allocateCache(language, { capacity, batch: rows, type: model.cacheType })
-      : growCache(language, { cache, capacity, length: cache.capacity })
+  state.cache = await cacheWithRoom(model, { cache, tokens, kept: cache?.capacity ?? 0, batch: rows })
   return state.cache
 }
 
@@ -176,12 +164,12 @@ async function stepTogether(batch: Batch): Promise<void> {
   try {
     if (state.closed) throw new Error('Cannot go on generating: the batch is closed')
     const waiting = new Map(entries)
-    const count = Math.max(...waiting.keys()) + 1
+    const count = rowsOfStep(batch.model, { last: Math.max(...waiting.keys()), all: batch.rows })
     // A row without a waiting token reads one all the same, behind what it holds, where its next one overwrites it.
     const rows = Array.from({ length: count }, (_, row) => {
       return waiting.get(row) ?? { token: 0, past: state.contexts[row]?.read.ids.length ?? 0 }
     })
-    const cache = cacheFor(batch, Math.max(...rows.map(({ past }) => past + 1)))
+    const cache = await cacheFor(batch, Math.max(...rows.map(({ past }) => past + 1)))
     const logits = await step(batch.model, {
       ids: rows.map(({ token }) => token),
       past: rows.map(({ past }) => past),
@@ -192,8 +180,4 @@ async function stepTogether(batch: Batch): Promise<void> {
   } catch (error) {
     for (const [, { reject }] of entries) reject(error)
   }
-}
-
-function leadingRows(cache: CacheMemory, count: number): CacheMemory {
-  return count === cache.batch ? cache : cacheRow(cache, 0, count)
 }

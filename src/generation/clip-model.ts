@@ -14,6 +14,7 @@ import { pictureEmbeddings, similarityLogits, unitLength } from '../model/clip.t
 import { type ClipConfig, parseClipConfig } from '../model/clip-config.ts'
 import { isCausal, readingPlaces, textEmbeddings } from '../model/text-encoder.ts'
 import { parameters } from '../model/weights.ts'
+import type { Compute } from '../runtime/device.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run, type Session } from '../runtime/session.ts'
 import { causalMask, input, matmul, type Tensor } from '../tensor/index.ts'
@@ -61,7 +62,7 @@ export type ClipModel = {
 /** Compiles a model. The weights are used where they are, not copied: leave them unchanged. */
 export async function compileClip(
   { config, weights }: Pick<ClipFolder, 'config' | 'weights'>,
-  { threads, signal }: RunLimits & { threads?: number | undefined } = {},
+  { threads, device, signal }: RunLimits & Compute = {},
 ): Promise<ClipModel> {
   const resident = new Map(
     [...weights].map(([name, { shape, data }]) => [name, residentTensor('float32', shape, { data })]),
@@ -70,7 +71,7 @@ export async function compileClip(
   try {
     for (const [name, outputs] of Object.entries(graphsOf(config))) {
       signal?.throwIfAborted()
-      sessions.push(await compileGraph(outputs, { name, weights: resident, threads }))
+      sessions.push(await compileGraph(outputs, { name, weights: resident, threads, device }))
     }
     const [pictures, texts, compare] = sessions
     if (pictures === undefined || texts === undefined || compare === undefined) throw new Error('A graph is missing')

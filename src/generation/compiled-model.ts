@@ -11,7 +11,7 @@
  *
  * ONNX Runtime repacks weights when it compiles, on one thread, which takes seconds for each gigabyte. So a large language model is compiled while
  * the first picture is already being read. Where prompts have weights of their own, these are used as they lie in the file, and only the second token
- * of the first answer waits for `step`.
+ * of the first answer waits for `step`. Calls to a GPU take turns: nothing is won by waiting there, and all is compiled at once.
  */
 
 import { basename, dirname } from 'node:path'
@@ -19,15 +19,18 @@ import { availableMemory } from 'node:process'
 import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import type { WeightSource } from '../model/weights.ts'
+import { type Compute, type Device, operatorsOf } from '../runtime/device.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { type Tensor, writeOnnx } from '../tensor/index.ts'
 import { type CacheScales, findScales, firstScales } from './cache-scales.ts'
+import { closeDeviceCaches, type DeviceCaches, openDeviceCaches } from './device-cache.ts'
 import { arrangeGraph, cacheName, encodeGraph, languageGraph } from './graphs.ts'
 import { allocateCache, type CacheMemory, type CacheType, disposeCache, longestContext } from './kv-cache.ts'
 import { type EncodedPicture, promptInputs, severalInputs, stepInputs } from './language-inputs.ts'
 import type { PictureCache } from './picture-cache.ts'
 import { formOf, hasOneForm, isQuantized, type Precision, type Role } from './precision.ts'
+import { partOf } from './prompt.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
 import { isCodesOfChannels, weightsIn } from './weight-forms.ts'
 
@@ -42,6 +45,10 @@ export type CompiledModel = {
     readonly step: Promise<Session>
   }
   readonly threads: number | undefined
+  /** Where the graphs run; the weights are there too. */
+  readonly device: Device
+  /** What KV caches on a device are made and changed with; undefined on the CPU. */
+  readonly deviceCaches: DeviceCaches | undefined
   /** The most tokens of one conversation: the model's own limit, or what the memory set aside for the KV cache holds. */
   readonly context: number
   /** Bytes set aside for the KV cache, and how its numbers are kept. */
@@ -58,7 +65,7 @@ export type CompiledModel = {
 export type RunLimits = { signal?: AbortSignal | undefined }
 
 /**
- * Compiles a model. Float32 weights are used where they are, not copied: leave them unchanged. In another precision they are converted first.
+ * Compiles a model. On the CPU float32 weights are used where they are, not copied: leave them unchanged. In another precision they are converted first.
  *
  * @throws RangeError when `threads` is not 1 or more or the head size is not one that cached attention knows, Error when a weight is missing, `signal.reason` when the signal fires
  */
@@ -66,19 +73,20 @@ export async function compileModel(
   { config, weights }: { config: LlavaConfig; weights: Weights },
   options: CompileOptions & { precision?: Precision } = {},
 ): Promise<CompiledModel> {
-  const { precision = 'f32', signal } = options
+  const { precision = 'f32', signal, device } = options
   expectHeadSize(config)
   signal?.throwIfAborted()
   const supplied: SuppliedWeights =
     precision === 'f32'
       ? new Map([...weights].map(([name, { shape, data }]) => [name, residentTensor('float32', shape, { data })]))
-      : await convertInMemory(config, readerOf(weights), { precision, signal })
+      : await convertInMemory(config, readerOf(weights), { precision, device, signal })
   return compileSupplied({ config, weights: supplied, precision }, options)
 }
 
 export type CompileOptions = RunLimits & {
   threads?: number | undefined
-  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  device?: Device | undefined
+  /** Bytes that the KV cache of one conversation may take; when left out, half of the free memory, or what the model's context takes on a device, which does not tell. */
   contextMemory?: number | undefined
   /** How the KV cache keeps its numbers; when left out, in float16 where float32 would not leave room for the whole context of the model. */
   cacheType?: CacheType | undefined
@@ -89,13 +97,18 @@ export async function compileSupplied(
   { config, weights, precision }: { config: LlavaConfig; weights: SuppliedWeights; precision: Precision },
   options: CompileOptions = {},
 ): Promise<CompiledModel> {
-  const { threads, signal, contextMemory = availableMemory() / 2 } = options
+  const { threads, signal, device = 'cpu' } = options
+  const { contextMemory = device === 'cpu' ? availableMemory() / 2 : Number.POSITIVE_INFINITY } = options
   expectHeadSize(config)
   signal?.throwIfAborted()
   const wholeFits =
     longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context
-  const cacheType = options.cacheType ?? (wholeFits ? 'float32' : 'float16')
-  const parts = { config, weights, precision, threads, contextMemory, cacheType }
+  const cacheType = options.cacheType ?? (wholeFits || device !== 'cpu' ? 'float32' : 'float16')
+  const deviceCaches = await openCaches({ config, type: cacheType, threads, device }).catch((error: unknown) => {
+    disposeWeights(weights)
+    throw error
+  })
+  const parts = { config, weights, precision, threads, device, contextMemory, cacheType }
   const compile = (outputs: Readonly<Record<string, Tensor>>, name: string) =>
     compileGraph(outputs, { ...parts, name, repack: name !== 'prefill' || oneForm })
   const oneForm = hasOneForm(precision)
@@ -104,13 +117,14 @@ export async function compileSupplied(
   const compiled = await Promise.allSettled([
     compile(encodeGraph(config, weightSource(parts, 'encoder')), 'encode'),
     config.tiles && compile(arrangeGraph(config, weightSource(parts, 'encoder')), 'arrange'),
-    oneForm && isQuantized(precision) ? undefined : prefill,
+    oneForm && isQuantized(precision) && device === 'cpu' ? undefined : prefill,
   ])
   const failed = compiled.find((result) => result.status === 'rejected')
   const [encode, arrange] = compiled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
   if (encode === undefined || failed !== undefined || signal?.aborted) {
     const late = await prefill.catch(() => undefined)
     for (const session of [encode, arrange, late]) if (session !== undefined) await disposeSession(session)
+    if (deviceCaches !== undefined) await closeDeviceCaches(deviceCaches)
     disposeWeights(weights)
     signal?.throwIfAborted()
     throw failed?.reason
@@ -120,9 +134,16 @@ export async function compileSupplied(
   const context = longestContext(config.language, { memory: contextMemory, type: cacheType })
   const cacheScales = cacheType === 'int8' ? firstScales(config.language) : {}
   const sessions = { encode, arrange, prefill, step }
-  const model: CompiledModel = { ...parts, context, sessions, cacheScales, recentPictures: new Map() }
+  const model: CompiledModel = { ...parts, deviceCaches, context, sessions, cacheScales, recentPictures: new Map() }
   if (cacheType === 'int8') await fitScales(model, { signal })
   return model
+}
+
+async function openCaches({
+  config,
+  ...options
+}: Compute & { config: LlavaConfig; type: CacheType }): Promise<DeviceCaches | undefined> {
+  return options.device === 'webgpu' ? openDeviceCaches(config.language, options) : undefined
 }
 
 async function fitScales(model: CompiledModel, limits: RunLimits): Promise<void> {
@@ -154,8 +175,8 @@ async function fitScales(model: CompiledModel, limits: RunLimits): Promise<void>
 }
 
 /** The weights as the graph of a role gets them. */
-export function weightSource({ precision }: { precision: Precision }, role: Role): WeightSource {
-  return weightsIn((weight) => formOf(weight, { precision, role }))
+export function weightSource(kept: { precision: Precision; device: Device }, role: Role): WeightSource {
+  return weightsIn((weight) => formOf(weight, { ...kept, role }))
 }
 
 /**
@@ -164,13 +185,14 @@ export function weightSource({ precision }: { precision: Precision }, role: Role
  */
 export async function compileGraph(
   outputs: Readonly<Record<string, Tensor>>,
-  options: { name: string; weights: SuppliedWeights; threads: number | undefined; repack?: boolean },
+  options: Compute & { name: string; weights: SuppliedWeights; repack?: boolean },
 ): Promise<Session> {
-  const { name, weights, threads, repack = true } = options
+  const { name, weights, threads, device, repack = true } = options
   const [folder] = [...weights.values()].flatMap((weight) => ('path' in weight ? [dirname(weight.path)] : []))
   const graph = writeOnnx(outputs, {
     parameters: (parameter) => (repack || !isCodesOfChannels(parameter) ? 'initializers' : 'replaceable'),
     name,
+    operators: operatorsOf(device),
     files(parameter) {
       const part = weights.get(parameter)
       if (part === undefined || !('path' in part)) return undefined
@@ -185,6 +207,7 @@ export async function compileGraph(
   }
   return createSession(graph.model, {
     initializers,
+    device,
     externalFolder: folder,
     keepConstants: graph.parameters.some(({ dtype }) => dtype === 'float16'),
     ...(threads !== undefined && { threads }),
@@ -209,11 +232,13 @@ export async function whenCompiled({ sessions }: CompiledModel): Promise<void> {
 }
 
 /** Frees a model after the runs that still use it. Safe to repeat. */
-export async function disposeModel({ sessions, weights, pictureCache, cacheScales }: CompiledModel): Promise<void> {
+export async function disposeModel(model: CompiledModel): Promise<void> {
+  const { sessions, deviceCaches, weights, pictureCache, cacheScales } = model
   await pictureCache?.settled()
   const compiled = await Promise.allSettled(Object.values(sessions))
   const all = compiled.map((session) => (session.status === 'fulfilled' ? session.value : undefined))
   await Promise.all(all.map((session) => session && disposeSession(session)))
+  if (deviceCaches !== undefined) await closeDeviceCaches(deviceCaches)
   disposeWeights(weights)
   Object.values(cacheScales).forEach(disposeTensor)
 }
@@ -228,11 +253,18 @@ export type Prefill = {
 
 /** Reads tokens into the cache, after those that are in it: the logits [V] of what follows the last one. */
 export async function prefill(
-  { config, sessions, cacheScales }: CompiledModel,
-  { cache, ...given }: Prefill,
+  { config, sessions, deviceCaches, cacheScales }: CompiledModel,
+  { ids, pictures, cache, past }: Prefill,
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
-  return logitsOf(sessions.prefill, { inputs: promptInputs(config, given), scales: cacheScales, cache, signal })
+  const most = deviceCaches?.longestRead ?? ids.length
+  let logits: Float32Array = new Float32Array()
+  for (let from = 0; from < ids.length; from += most) {
+    const part = partOf({ ids, pictures }, { from, to: Math.min(from + most, ids.length) })
+    const inputs = promptInputs(config, { ...part, past: past + from })
+    logits = await logitsOf(sessions.prefill, { inputs, scales: cacheScales, cache, signal })
+  }
+  return logits
 }
 
 /** One more token per row: `ids` [B] follow `past` [B] tokens in the cache → logits [B, V], row after row. */

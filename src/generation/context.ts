@@ -5,16 +5,10 @@
  * the length: what lies behind it in the cache is never looked at again.
  */
 
+import { cacheWithRoom } from './cache-room.ts'
 import { type CompiledModel, prefill, type RunLimits, step, stepSeveral } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
-import {
-  allocateCache,
-  type CacheMemory,
-  cacheBytesPerToken,
-  capacityFor,
-  disposeCache,
-  growCache,
-} from './kv-cache.ts'
+import { type CacheMemory, cacheBytesPerToken, disposeCache } from './kv-cache.ts'
 import type { EncodedPicture } from './language-inputs.ts'
 import { gigabytes } from './precision.ts'
 import { commonPrefix, countVisualTokens, type Prompt, type PromptPicture } from './prompt.ts'
@@ -82,7 +76,7 @@ export async function readPrompt(
   const room = { tokens: prompt.ids.length, kept: reused }
   const ids = prompt.ids.subarray(reused)
   const read = (cache: CacheMemory) => prefill(model, { ids, pictures, cache, past: reused }, { signal })
-  const logits = await (context.row?.use(room.tokens, read) ?? read(roomFor(context, room)))
+  const logits = await (context.row?.use(room.tokens, read) ?? read(await roomFor(context, room)))
   context.read = { ids: [...prompt.ids], pictures: prompt.pictures }
   return { logits, reused, imageMs: encoded - started, promptMs: performance.now() - encoded }
 }
@@ -94,8 +88,8 @@ export async function readToken(
   { signal }: RunLimits = {},
 ): Promise<Float32Array> {
   const past = context.read.ids.length
-  const alone = () => {
-    const cache = roomFor(context, { tokens: past + 1, kept: past })
+  const alone = async () => {
+    const cache = await roomFor(context, { tokens: past + 1, kept: past })
     return step(context.model, { ids: [token], past: [past], cache }, { signal })
   }
   const logits = await (context.row?.step(token, past, { signal }) ?? alone())
@@ -114,7 +108,7 @@ export async function readTokens(
 ): Promise<Float32Array[]> {
   if (context.row !== undefined) throw new Error('Cannot read several tokens at once: the context shares its cache')
   const past = context.read.ids.length
-  const cache = roomFor(context, { tokens: past + tokens.length, kept: past })
+  const cache = await roomFor(context, { tokens: past + tokens.length, kept: past })
   const logits = await stepSeveral(context.model, { ids: tokens, past, cache }, { signal })
   context.read.ids.push(...tokens)
   const { vocabulary: V } = context.model.config.language
@@ -141,16 +135,9 @@ export function expectFits({ ids, pictures }: Prompt, { config, context, cacheTy
   throw new RangeError(`Cannot generate: the prompt has ${ids.length} tokens${described}, expected fewer than ${limit}`)
 }
 
-function roomFor(context: GenerationContext, { tokens, kept }: { tokens: number; kept: number }): CacheMemory {
-  const { cacheType: type, config } = context.model
-  const { language } = config
-  const { cache } = context
-  if (cache !== undefined && cache.capacity >= tokens) return cache
-  const capacity = capacityFor(tokens, context.model)
-  context.cache =
-    cache === undefined
-      ? allocateCache(language, { capacity, type })
-      : growCache(language, { cache, capacity, length: kept })
+async function roomFor(context: GenerationContext, room: { tokens: number; kept: number }): Promise<CacheMemory> {
+  const { cache, model } = context
+  context.cache = await cacheWithRoom(model, { cache, ...room })
   return context.cache
 }
 

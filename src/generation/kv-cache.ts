@@ -2,18 +2,28 @@
 
 import type { LanguageModelConfig } from '../model/config.ts'
 import { elementFormat } from '../runtime/element-type.ts'
-import { disposeTensor, type ResidentTensor, residentTensor, view } from '../runtime/resident-tensor.ts'
+import {
+  disposeTensor,
+  type ResidentTensor,
+  residentTensor,
+  type SessionTensor,
+  view,
+} from '../runtime/resident-tensor.ts'
 
-export type CacheMemory = {
+export type CacheBlocks<T> = {
   readonly batch: number // B
   readonly capacity: number // positions per row
-  readonly blocks: readonly CacheBlock[]
+  readonly blocks: readonly {
+    readonly key: T // [B, Nkv, capacity, H]
+    readonly value: T // [B, Nkv, capacity, H]
+  }[]
 }
 
-type CacheBlock = {
-  readonly key: CacheTensor // [B, Nkv, capacity, H]
-  readonly value: CacheTensor // [B, Nkv, capacity, H]
-}
+/** Wherever it lies: in main memory, or on a device (device-cache.ts). */
+export type CacheMemory = CacheBlocks<SessionTensor<CacheType>>
+
+/** In main memory. */
+export type HostCache = CacheBlocks<CacheTensor>
 
 type CacheTensor = ResidentTensor<CacheType>
 
@@ -49,7 +59,7 @@ export function longestContext(
 export function allocateCache(
   { depth, keyValueHeads, headSize }: LanguageModelConfig,
   { capacity, batch = 1, type = 'float32' }: { capacity: number; batch?: number; type?: CacheType },
-): CacheMemory {
+): HostCache {
   const part = () => residentTensor(type, [batch, keyValueHeads, capacity, headSize])
   return { batch, capacity, blocks: Array.from({ length: depth }, () => ({ key: part(), value: part() })) }
 }
@@ -57,8 +67,8 @@ export function allocateCache(
 /** Larger memory that holds the first `length` positions of each row of `cache`, which is freed. */
 export function growCache(
   config: LanguageModelConfig,
-  { cache, capacity, length }: { cache: CacheMemory; capacity: number; length: number },
-): CacheMemory {
+  { cache, capacity, length }: { cache: HostCache; capacity: number; length: number },
+): HostCache {
   if (capacity < cache.capacity) {
     throw new RangeError(`Cannot grow a cache of ${cache.capacity} positions to ${capacity}: expected more`)
   }
@@ -80,13 +90,22 @@ export function growCache(
 }
 
 /** One row of a batched cache, or several that follow it, as a cache over the same memory: a new prompt is read into it while others wait. */
-export function cacheRow({ capacity, blocks }: CacheMemory, row: number, count = 1): CacheMemory {
+export function cacheRow({ capacity, blocks }: HostCache, row: number, count = 1): HostCache {
   const part = (tensor: CacheTensor): CacheTensor => {
     const [, heads = 1, , size = 1] = tensor.shape
     const shape = [count, heads, capacity, size]
     return view(tensor, { offset: row * heads * capacity * size, shape })
   }
   return { batch: count, capacity, blocks: blocks.map(({ key, value }) => ({ key: part(key), value: part(value) })) }
+}
+
+/** @throws TypeError when the cache is not in main memory */
+export function expectHostCache({ batch, capacity, blocks }: CacheMemory): HostCache {
+  const host = (tensor: SessionTensor<CacheType>): CacheTensor => {
+    if ('data' in tensor) return tensor
+    throw new TypeError('Cannot reach into the cache: it is on a device, expected one in main memory')
+  }
+  return { batch, capacity, blocks: blocks.map(({ key, value }) => ({ key: host(key), value: host(value) })) }
 }
 
 /** Frees the memory. Safe to repeat. */

@@ -54,6 +54,16 @@ test.each(precisions)('a model in %s from the cache computes what it computes fr
   expect(await fromCache(precision)).toEqual(inMemory)
 })
 
+test('weights for a GPU are kept apart from those for the CPU, in other forms', async () => {
+  const [cpu, gpu] = [
+    await cachedWeights({ folder, config }, { precision: 'int8', cache }),
+    await cachedWeights({ folder, config }, { precision: 'int8', cache, device: 'webgpu' }),
+  ]
+  const inBlocks = 'visionEncoder.blocks.0.mlp.down.weight@int8-32'
+  expect([cpu.has(inBlocks), gpu.has(inBlocks)]).toEqual([false, true])
+  expect(await listCache(cache)).toHaveLength(2)
+})
+
 test('a tied head and a vision encoder without class token are stored too', async () => {
   const siglip = tinySiglipConfig()
   const other = join(root, 'siglip')

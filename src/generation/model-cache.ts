@@ -13,6 +13,7 @@ import { closeWeights, type OpenWeights, openWeights } from '../checkpoint/load.
 import { entryOf } from '../checkpoint/places.ts'
 import { readFully } from '../checkpoint/ranged-read.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import type { Device } from '../runtime/device.ts'
 import { sumsSaturate } from '../runtime/integer-sums.ts'
 import { gigabytes, type Precision, precisions } from './precision.ts'
 import {
@@ -102,13 +103,13 @@ export async function cachedWeights(
   { folder, config }: { folder: string; config: LlavaConfig },
   options: ConversionOptions & { cache: string },
 ): Promise<SuppliedWeights> {
-  const { precision, cache } = options
-  const key = await keyOf({ folder, config }, precision)
+  const { precision, device = 'cpu', cache } = options
+  const key = await keyOf({ folder, config }, { precision, device })
   const target = join(cache, key)
   const found = await openEntry(target)
   if (found !== undefined) return found
   await withFolderReader({ folder, config }, async (reader) => {
-    const parts = placeParts(config, reader, precision)
+    const parts = placeParts(config, reader, options)
     const bytes = parts.reduce((sum, part) => sum + part.bytes, 0)
     await expectRoom(cache, bytes)
     await writeFolderAtomically(
@@ -184,17 +185,17 @@ async function expectRoom(cache: string, bytes: number): Promise<void> {
 const sampledBytes = 4096
 
 /**
- * A name for a model's weights in a precision, in the forms that this processor wants. Reading all of a large model takes longer than opening a converted one, so the weights are represented
+ * A name for a model's weights in a precision, in the forms that a device and this processor want. Reading all of a large model takes longer than opening a converted one, so the weights are represented
  * by the size and time of each file, and by every tensor's name, place and a stretch from its middle.
  */
 export async function keyOf(
   { folder, config }: { folder: string; config: LlavaConfig },
-  precision: Precision,
+  { precision, device }: { precision: Precision; device: Device },
 ): Promise<string> {
   const hash = createHash('sha256')
   const opened: OpenWeights = await openWeights(folder, config)
   try {
-    hash.update(JSON.stringify([format, precision, sumsSaturate()]))
+    hash.update(JSON.stringify([format, precision, sumsSaturate(), ...(device === 'cpu' ? [] : [device])]))
     for (const { handle } of opened.checkpoints.flatMap(({ files }) => files)) {
       const { size, mtimeMs } = await handle.stat()
       hash.update(JSON.stringify([size, mtimeMs]))

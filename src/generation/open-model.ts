@@ -2,6 +2,7 @@
 
 import { loadWeights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import type { Device } from '../runtime/device.ts'
 import { type CompiledModel, type CompileOptions, compileModel, compileSupplied } from './compiled-model.ts'
 import type { CacheType } from './kv-cache.ts'
 import { cachedWeights, cacheFolder, keyOf, prepareCache } from './model-cache.ts'
@@ -9,8 +10,11 @@ import { attempt } from './model-folder.ts'
 import { isWorthKeeping, openPictureCache, type PictureCache, pictureFolder } from './picture-cache.ts'
 import { choosePrecision, type Precision, type PrecisionChoice } from './precision.ts'
 import { type ConversionOptions, convertInMemory, type SuppliedWeights, withFolderReader } from './stored-weights.ts'
+import { choosePrecisionOnWebGpu, expectWebGpuCache } from './webgpu.ts'
 
 export type OpenModelOptions = {
+  /** Where the model runs: weights and KV cache are there too. `cpu` when left out. */
+  readonly device?: Device | undefined
   /** Worker threads; all cores when left out. */
   readonly threads?: number | undefined
   /** How the weights are kept; `auto`, the default, chooses by the size of the model and the free memory. */
@@ -22,9 +26,12 @@ export type OpenModelOptions = {
    * encode as quickly as a disk reads.
    */
   readonly pictureCache?: string | false | undefined
-  /** Bytes that the KV cache of one conversation may take; half of the free memory when left out. */
+  /**
+   * Bytes that the KV cache of one conversation may take; when left out, half of the free memory, or what the model's context takes on a device,
+   * which does not tell how much memory it has.
+   */
   readonly contextMemory?: number | undefined
-  /** How the KV cache keeps its numbers; float32 when left out, or float16 where that would not leave room for the model's whole context. */
+  /** How the KV cache keeps its numbers; float32 when left out, or float16 where that would not leave room for the model's whole context. On WebGPU it is float32. */
   readonly cacheType?: CacheType | undefined
   /** Called while weights are converted, which a large model takes minutes for, once. */
   readonly onConversion?: ConversionOptions['onProgress']
@@ -34,18 +41,20 @@ export type OpenModelOptions = {
 /**
  * Small models are loaded as float32. Others are converted when they are opened for the first time.
  *
- * @throws RangeError when the weights do not fit into memory, errors of the weight files, `signal.reason` when the signal fires
+ * @throws Error when there is no such device, RangeError when the weights do not fit into memory or the device does not compute in the precision, errors of the weight files, `signal.reason` when the signal fires
  */
 export async function openModel(
   { folder, config }: { folder: string; config: LlavaConfig },
   options: OpenModelOptions,
 ): Promise<{ model: CompiledModel; choice: PrecisionChoice }> {
-  const { threads, signal, contextMemory, cacheType } = options
-  const choice = choosePrecision(config, { wanted: options.precision })
+  const { threads, device, signal, contextMemory, cacheType } = options
+  const wanted = { wanted: options.precision }
+  if (device === 'webgpu') expectWebGpuCache(cacheType)
+  const choice = device === 'webgpu' ? await choosePrecisionOnWebGpu(config, wanted) : choosePrecision(config, wanted)
   const { precision } = choice
   const pictureCache = pictureCacheFor({ folder, config }, { ...options, precision })
   const withCache = (model: CompiledModel): CompiledModel => ({ ...model, pictureCache })
-  const limits: CompileOptions = { threads, signal, contextMemory, cacheType }
+  const limits: CompileOptions = { threads, device, signal, contextMemory, cacheType }
   const read = <T>(from: () => Promise<T>) =>
     attempt(folder, 'its weights', from).catch((error) => {
       throw signal?.aborted ? signal.reason : error
@@ -63,19 +72,26 @@ function pictureCacheFor(
   { folder, config }: { folder: string; config: LlavaConfig },
   {
     precision,
+    device = 'cpu',
     cache,
     pictureCache = cache === false ? false : pictureFolder(),
   }: OpenModelOptions & { precision: Precision },
 ): PictureCache | undefined {
   if (pictureCache === false || !isWorthKeeping(config)) return undefined
-  return openPictureCache(pictureCache, { config, identity: () => keyOf({ folder, config }, precision) })
+  return openPictureCache(pictureCache, { config, identity: () => keyOf({ folder, config }, { precision, device }) })
 }
 
 async function convertedWeights(
   source: { folder: string; config: LlavaConfig },
-  { precision, cache = cacheFolder(), signal, onConversion: onProgress }: OpenModelOptions & { precision: Precision },
+  {
+    precision,
+    device,
+    cache = cacheFolder(),
+    signal,
+    onConversion: onProgress,
+  }: OpenModelOptions & { precision: Precision },
 ): Promise<SuppliedWeights> {
-  const options = { precision, signal, onProgress }
+  const options = { precision, device, signal, onProgress }
   if (cache !== false && (await prepareCache(cache))) return cachedWeights(source, { ...options, cache })
   return withFolderReader(source, (reader) => convertInMemory(source.config, reader, options))
 }

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest'
 import { llava7B } from '../../bench/shapes.ts'
+import { restoredWeights } from '../../tests/restored-weights.ts'
 import { randomView, randomWeights, tinyConfig, tinySiglipConfig } from '../../tests/tiny-model.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
-import type { Weights } from '../checkpoint/load.ts'
 import type { LlavaConfig } from '../model/config.ts'
-import { quantizeBlocks, quantizeRows, restoreBlocks, restoreRows } from '../runtime/quantize.ts'
+import type { Device } from '../runtime/device.ts'
 import { type CompiledModel, compileModel, disposeModel } from './compiled-model.ts'
 import { closeContext, openContext, readPrompt, readToken } from './context.ts'
+import { expectHostCache } from './kv-cache.ts'
 import { bytesOfWeights, choosePrecision, formOf, formsOf, type Precision, precisions, type Role } from './precision.ts'
 import { type Prompt, preparePicture } from './prompt.ts'
 import { greedy } from './sampling.ts'
@@ -34,26 +35,6 @@ async function logitsOf(model: CompiledModel): Promise<Float32Array[]> {
   return all
 }
 
-/** The float32 weights that the codes of a precision stand for. */
-function restored(weights: Weights, precision: Precision): Weights {
-  return new Map(
-    [...weights].map(([name, { shape, data }]) => {
-      const [form = 'float32'] = formsOf({ name, shape }, precision)
-      const width = shape[1] ?? 1
-      if (form === 'int8' || form === 'uint8' || form === 'int7') {
-        const codes = quantizeRows(data, width, { most: form === 'int7' ? 64 : 127 })
-        return [name, { shape, data: restoreRows(codes) }]
-      }
-      const [bits, block] = form.replace('int', '').split('-').map(Number)
-      if ((bits !== 4 && bits !== 8) || block === undefined) return [name, { shape, data }]
-      return [
-        name,
-        { shape, data: restoreBlocks(quantizeBlocks(data, { width, bits, block }), { width, bits, block }) },
-      ]
-    }),
-  )
-}
-
 function relativeError(found: readonly Float32Array[], expected: readonly Float32Array[]): number {
   let [error, size] = [0, 0]
   for (const [step, logits] of expected.entries()) {
@@ -73,7 +54,7 @@ describe.each([
     const weights = randomWeights(config)
     const [coded, plain] = [
       await compileModel({ config, weights }, { precision, threads: 1 }),
-      await compileModel({ config, weights: restored(weights, precision) }, { threads: 1 }),
+      await compileModel({ config, weights: restoredWeights(weights, precision) }, { threads: 1 }),
     ]
     // What is left is the rounding of the activations to 8 bits, layer after layer.
     expect(relativeError(await logitsOf(coded), await logitsOf(plain))).toBeLessThan(0.06)
@@ -115,10 +96,10 @@ test.each(
 
 test('mixed reads prompts in codes of channels and answers in blocks', async () => {
   const weights = randomWeights(config)
-  const compile = (of: Weights, precision: Precision) =>
+  const compile = (of: typeof weights, precision: Precision) =>
     compileModel({ config, weights: of }, { precision, threads: 1 })
   const [mixed, blocks] = [await compile(weights, 'mixed'), await compile(weights, 'int4-128')]
-  const plain = await compile(restored(weights, 'mixed'), 'f32') // the form of prompts is the first
+  const plain = await compile(restoredWeights(weights, 'mixed'), 'f32') // the form of prompts is the first
   const [prompt, ...answers] = await logitsOf(mixed)
   expect(relativeError([prompt!], [(await logitsOf(plain))[0]!])).toBeLessThan(0.06)
   const [coarse, ...same] = await logitsOf(blocks)
@@ -152,7 +133,7 @@ test('a cache of int8 holds what one of float32 holds, to 8 bits of the largest 
   // The scales leave room for what the prompt of the test holds, and not much more.
   const context = openContext(coded)
   await readPrompt(context, promptOf(config))
-  for (const [block, { key, value }] of (context.cache?.blocks ?? []).entries()) {
+  for (const [block, { key, value }] of expectHostCache(context.cache!).blocks.entries()) {
     for (const [kind, codes] of [
       ['key', key],
       ['value', value],
@@ -204,12 +185,14 @@ describe('choosing', () => {
     }
     const down = { name: 'languageModel.blocks.0.mlp.down.weight', shape: [128, 192] }
     const up = { name: 'visionEncoder.blocks.0.mlp.up.weight', shape: [192, 128] }
-    const forms = (weight: typeof down, options: { precision: Precision; role: Role }) =>
+    const forms = (weight: typeof down, options: { precision: Precision; role: Role; device?: Device }) =>
       [false, true].map((sums) => formOf(weight, { ...options, saturating: () => sums }))
     expect(forms(down, { precision: 'mixed', role: 'prompt' })).toEqual(['int8', 'int7'])
     expect(forms(down, { precision: 'int8', role: 'prompt' })).toEqual(['int8-32', 'int8-32'])
     expect(forms(up, { precision: 'int4', role: 'encoder' })).toEqual(['int8', 'int7'])
     expect(forms(up, { precision: 'int8', role: 'encoder' })).toEqual(['int8', 'uint8'])
+    expect(forms(up, { precision: 'int4', role: 'encoder', device: 'webgpu' })).toEqual(['int8-128', 'int8-128'])
+    expect(forms(up, { precision: 'int8', role: 'encoder', device: 'webgpu' })).toEqual(['int8-32', 'int8-32'])
     expect(formOf(down, { precision: 'mixed', role: 'decoding' })).toBe('int4-128')
   })
 })

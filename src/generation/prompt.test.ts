@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { randomView, tinyConfig } from '../../tests/tiny-model.ts'
-import { commonPrefix, makePrompt, type Prompt, preparePicture } from './prompt.ts'
+import { commonPrefix, makePrompt, type Prompt, partOf, preparePicture } from './prompt.ts'
 
 const config = tinyConfig() // 4 visual tokens, image token 3
 const [house, tree] = [5, 6].map((seed) => preparePicture(randomView(config, { seed }), config))
@@ -28,6 +28,20 @@ test('a picture of another side is refused', () => {
   expect(() => preparePicture({ data: new Float32Array(3 * 16), views: 1, side: 4 }, config)).toThrow(
     /side 4, expected the vision encoder's 8/,
   )
+})
+
+test('a part of a prompt has the visual tokens that stand in it, wherever it cuts a picture', () => {
+  const visualTokens = Float32Array.of(10, 11, 20, 21, 30, 31) // three of two numbers
+  const prompt = { ids: Int32Array.of(1, 2, 3, 3, 3, 7, 8), pictures: [{ start: 2, length: 3, visualTokens }] }
+  const parts = [0, 3, 6].map((from) => partOf(prompt, { from, to: Math.min(from + 3, 7) }))
+  expect(parts.map(({ ids }) => [...ids])).toEqual([[1, 2, 3], [3, 3, 7], [8]])
+  expect(
+    parts.map(({ pictures }) => pictures.map((part) => ({ ...part, visualTokens: [...part.visualTokens] }))),
+  ).toEqual([
+    [{ start: 2, length: 1, visualTokens: [10, 11] }],
+    [{ start: 0, length: 2, visualTokens: [20, 21, 30, 31] }],
+    [],
+  ])
 })
 
 test('keys tell pictures apart by their pixels', () => {

@@ -72,6 +72,21 @@ export function placesOf(pictures: readonly PictureSpan[]): BigInt64Array {
   return BigInt64Array.from(places)
 }
 
+/** Tokens `from` to `to` (exclusive) and the visual tokens [.., D] that stand among them, counted from the first of the part. */
+export function partOf<T extends PictureSpan & { readonly visualTokens: Float32Array }>(
+  { ids, pictures }: { ids: Int32Array; pictures: readonly T[] },
+  { from, to }: { from: number; to: number },
+): { ids: Int32Array; pictures: (PictureSpan & { visualTokens: Float32Array })[] } {
+  const inside = pictures.flatMap(({ start, length, visualTokens }) => {
+    const [first, end] = [Math.max(start, from), Math.min(start + length, to)]
+    if (first >= end) return []
+    const width = visualTokens.length / length
+    const rows = visualTokens.subarray((first - start) * width, (end - start) * width)
+    return [{ start: first - from, length: end - first, visualTokens: rows }]
+  })
+  return { ids: ids.subarray(from, to), pictures: inside }
+}
+
 /**
  * How many tokens of `wanted` are already read, given what was: the longest common beginning, pictures whole and
  * compared by their pixels, and at least one token short of all, because the last one's logits are wanted.

@@ -7,6 +7,7 @@ import { optionalTensors } from '../checkpoint/layouts.ts'
 import { closeWeights, openWeights, readWeightRows, type Weights } from '../checkpoint/load.ts'
 import { entryOf } from '../checkpoint/places.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import type { Device } from '../runtime/device.ts'
 import { type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import type { FilePart } from '../runtime/session.ts'
 import { formsOf, type Precision } from './precision.ts'
@@ -23,6 +24,8 @@ export type WeightReader = {
 
 export type ConversionOptions = {
   readonly precision: Precision
+  /** Where the weights are for; the CPU when left out. */
+  readonly device?: Device | undefined
   readonly signal?: AbortSignal | undefined
   /** Called after each piece, with the numbers that are done and all that there are. */
   readonly onProgress?: ((progress: { done: number; all: number }) => void) | undefined
@@ -90,11 +93,11 @@ export type PlacedPart = WeightPart & { readonly offset: number; readonly bytes:
 export function placeParts(
   config: LlavaConfig,
   reader: Pick<WeightReader, 'shapes'>,
-  precision: Precision,
+  { precision, device }: Pick<ConversionOptions, 'precision' | 'device'>,
 ): PlacedPart[] {
   let offset = 0
   return weightsToConvert(config, reader).flatMap((weight) =>
-    formsOf(weight, precision)
+    formsOf(weight, precision, { device })
       .flatMap((form) => partsOf(weight, form))
       .map((part) => {
         const placed = { ...part, offset, bytes: bytesOfPart(part) }
@@ -143,13 +146,13 @@ async function convert(
   reader: WeightReader,
   options: ConversionOptions & { write: (bytes: PartBytes) => Promise<void> },
 ): Promise<void> {
-  const { precision, signal, onProgress, write } = options
+  const { precision, device, signal, onProgress, write } = options
   const weights = weightsToConvert(config, reader)
   const sizeOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1)
   const all = weights.reduce((sum, { shape }) => sum + sizeOf(shape), 0)
   let done = 0
   for (const weight of weights) {
-    const writers = formsOf(weight, precision).map((form) => formWriter(weight, form))
+    const writers = formsOf(weight, precision, { device }).map((form) => formWriter(weight, form))
     const [rows = 1] = weight.shape
     const perRow = sizeOf(weight.shape.slice(1))
     const step = Math.max(1, Math.floor(piece / perRow))

@@ -19,9 +19,10 @@ import { greedy } from './sampling.ts'
 export type Values = { readonly shape: readonly number[]; readonly data: Float32Array }
 
 /** Graph of a whole sequence: ids [1, L] and visual tokens → merged embeddings, hidden states by layer, logits [1, L, V]. */
-export function wholeGraph({ config, precision }: Pick<CompiledModel, 'config' | 'precision'>): Record<string, Tensor> {
+export function wholeGraph(model: Pick<CompiledModel, 'config' | 'precision' | 'device'>): Record<string, Tensor> {
+  const { config } = model
   const { language } = config
-  const weights = weightSource({ precision }, 'prompt')
+  const weights = weightSource(model, 'prompt')
   const ids = input('ids', 'int64', [1, 'L'])
   const pictures = {
     tokens: input('visualTokens', 'float32', ['M', language.width]),

@@ -42,6 +42,18 @@ export function addWebGpu(settings: Address, action: string): void {
   }
 }
 
+/** What a failed run says, in one sentence where it is that the GPU had no room: it tells only when memory is used, and in many lines. */
+export function deviceFailure(error: unknown): unknown {
+  if (!/Invalid Buffer|out of memory|maxBufferSize|MaxStorageBuffer/i.test(String(error))) return error
+  const limit = 'expected a smaller model, fewer bits or a shorter context'
+  return new Error(
+    `Cannot run session on device webgpu: a tensor is larger than its memory or its largest buffer, ${limit}`,
+    {
+      cause: error,
+    },
+  )
+}
+
 /** OrtAllocatorType */
 const deviceAllocator = 0
 

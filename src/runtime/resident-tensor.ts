@@ -5,6 +5,7 @@
  * weights, optimizer state and the KV cache stay where they are from run to run.
  */
 import { created, onnxRuntime } from './api.ts'
+import { type Device, inTurn } from './device.ts'
 import { type ElementType, elementCount, elementFormat, type TypedArray, type TypedArrays } from './element-type.ts'
 import { type Address, addressOf } from './foreign-functions.ts'
 
@@ -29,7 +30,18 @@ export type DeviceTensor<D extends ElementType = ElementType> = {
 export type SessionTensor<D extends ElementType = ElementType> = ResidentTensor<D> | DeviceTensor<D>
 
 /** ONNX Runtime's side of a tensor. It outlives a dispose until the last run that uses it has returned. */
-type Handle = { value: Address; elements: number; uses: number; disposed: boolean }
+type Handle = {
+  value: Address
+  elements: number
+  uses: number
+  disposed: boolean
+  device: Device
+  /** All tensors of the same device memory; none outlives it. */
+  siblings: Set<Handle> | undefined
+}
+
+/** Memory of a GPU that tensors are made in, and those that are there. */
+export type DeviceMemory = { readonly allocator: Address; readonly tensors: Set<Handle> }
 
 /** Where ONNX Runtime's own allocator puts tensors too: one cache line, one AVX-512 register. */
 const alignment = 64
@@ -79,9 +91,9 @@ export function residentTensor<D extends ElementType>(
   return withHandle({ dtype, shape: Object.freeze([...shape]), data: data as TypedArrays[D] }, { value, elements })
 }
 
-/** A tensor of zeros or of whatever was there before, in memory that a GPU's allocator gives. */
+/** A tensor of zeros or of whatever was there before, in memory that a GPU's allocator gives. Call it in turn with the work of the device. */
 export function tensorFrom<D extends ElementType>(
-  allocator: Address,
+  { allocator, tensors }: DeviceMemory,
   { dtype, shape }: { dtype: D; shape: readonly number[] },
 ): DeviceTensor<D> {
   const { code } = elementFormat(dtype)
@@ -89,14 +101,26 @@ export function tensorFrom<D extends ElementType>(
   const value = created(`make a ${dtype} tensor of shape [${shape.join(', ')}] on the device`, (out) =>
     onnxRuntime().api.CreateTensorAsOrtValue(allocator, dimensions, shape.length, code, out),
   )
-  return withHandle({ dtype, shape: Object.freeze([...shape]) }, { value, elements: elementCount(shape) })
+  const description = { dtype, shape: Object.freeze([...shape]) }
+  return withHandle(description, { value, elements: elementCount(shape), siblings: tensors })
+}
+
+/** Frees whatever is left of a device's memory before its allocator goes. Call it in turn, when no run uses it any more. */
+export function releaseTensors({ tensors }: DeviceMemory): void {
+  for (const handle of tensors) {
+    handle.disposed = true
+    forgotten.unregister(handle)
+    releaseValue(handle)
+  }
 }
 
 function withHandle<T extends object>(
   description: T,
-  { value, elements }: { value: Address; elements: number },
+  { value, elements, siblings }: { value: Address; elements: number; siblings?: Set<Handle> },
 ): T & { readonly [handleKey]: Handle } {
-  const handle: Handle = { value, elements, uses: 0, disposed: false }
+  const device = siblings === undefined ? 'cpu' : 'webgpu'
+  const handle: Handle = { value, elements, uses: 0, disposed: false, device, siblings }
+  siblings?.add(handle)
   const tensor = { ...description, [handleKey]: handle }
   Object.defineProperty(tensor, handleKey, { enumerable: false })
   forgotten.register(tensor, handle, handle)
@@ -166,9 +190,15 @@ function expectUsable(tensor: SessionTensor, action: string): Handle {
   return handle
 }
 
+/** Memory of a GPU is given back between its runs, never during one. */
 function releaseHandle(handle: Handle): void {
-  onnxRuntime().api.ReleaseValue(handle.value)
+  void inTurn(handle.device, async () => releaseValue(handle))
+}
+
+function releaseValue(handle: Handle): void {
+  if (handle.value !== 0n) onnxRuntime().api.ReleaseValue(handle.value)
   handle.value = 0n
+  handle.siblings?.delete(handle)
 }
 
 /** New memory filled with zeros. It is taken outside of V8's heap, where garbage collection moves nothing. */

@@ -1,16 +1,18 @@
 /** Sessions: a compiled ONNX graph that runs on resident tensors, off the event loop, and can be stopped midway. */
 import { availableParallelism } from 'node:os'
 import { check, created, onnxRuntime } from './api.ts'
-import { addWebGpu, type Compute, type Device, gpuAllocator, inTurn } from './device.ts'
+import { addWebGpu, type Compute, type Device, deviceFailure, gpuAllocator, inTurn } from './device.ts'
 import type { ElementType } from './element-type.ts'
 import { type Address, nativePath, nativeText, pointersTo } from './foreign-functions.ts'
 import { type NativeCall, runNative } from './native-run.ts'
 import { type Port, readPorts } from './port.ts'
 import {
   borrowValue,
+  type DeviceMemory,
   type DeviceTensor,
   giveBackValue,
   type ResidentTensor,
+  releaseTensors,
   type SessionTensor,
   tensorFrom,
 } from './resident-tensor.ts'
@@ -64,7 +66,7 @@ type State = {
   outputs: ReadonlyMap<string, Port>
   initializers: readonly ResidentTensor[]
   runs: Set<Promise<unknown>>
-  allocator: Address | undefined
+  deviceMemory: DeviceMemory | undefined
   disposal: Promise<void> | undefined
 }
 
@@ -111,7 +113,7 @@ export async function createSession(model: Uint8Array | string, options: Session
     ...ports,
     initializers,
     runs: new Set(),
-    allocator: undefined,
+    deviceMemory: undefined,
     disposal: undefined,
   }
   const session = { inputNames: [...state.inputs.keys()], outputNames: [...state.outputs.keys()], [stateKey]: state }
@@ -140,10 +142,15 @@ export async function run(
   options.signal?.throwIfAborted()
   if (state.disposal) throw new Error('Cannot run session: it is disposed')
   const call = checkedCall(state, inputs, options)
-  const running = inTurn(state.device, () => runNative(state.native, call, options))
+  const running = inTurn(state.device, async () => {
+    options.signal?.throwIfAborted()
+    return runNative(state.native, call, options)
+  })
   state.runs.add(running)
   try {
     return await running
+  } catch (error) {
+    throw state.device === 'cpu' || options.signal?.aborted ? error : deviceFailure(error)
   } finally {
     state.runs.delete(running)
   }
@@ -156,17 +163,20 @@ export async function disposeSession(session: Session): Promise<void> {
   await endSession(state)
 }
 
-/** A place in the memory of a session's device, which must be webgpu. Dispose it before the session. */
-export function deviceTensor<D extends ElementType>(
+/** A place in the memory of a session's device, which must be webgpu. It ends with the session unless it is disposed before. */
+export async function deviceTensor<D extends ElementType>(
   session: Session,
   description: { dtype: D; shape: readonly number[] },
-): DeviceTensor<D> {
+): Promise<DeviceTensor<D>> {
   const state = session[stateKey]
   if (state.device !== 'webgpu') {
     throw new Error(`Cannot make a tensor on the device: the session runs on ${state.device}, expected webgpu`)
   }
-  state.allocator ??= gpuAllocator(state.native)
-  return tensorFrom(state.allocator, description)
+  return inTurn(state.device, async () => {
+    if (state.disposal) throw new Error('Cannot make a tensor on the device: the session is disposed')
+    state.deviceMemory ??= { allocator: gpuAllocator(state.native), tensors: new Set() }
+    return tensorFrom(state.deviceMemory, description)
+  })
 }
 
 function endSession(state: State): Promise<void> {
@@ -176,8 +186,14 @@ function endSession(state: State): Promise<void> {
 
 async function releaseState(state: State): Promise<void> {
   await Promise.allSettled(state.runs)
-  if (state.allocator !== undefined) onnxRuntime().api.ReleaseAllocator(state.allocator)
-  await inTurn(state.device, () => onnxRuntime().api.ReleaseSession.inBackground([state.native]))
+  const { api } = onnxRuntime()
+  await inTurn(state.device, async () => {
+    if (state.deviceMemory !== undefined) {
+      releaseTensors(state.deviceMemory)
+      api.ReleaseAllocator(state.deviceMemory.allocator)
+    }
+    await api.ReleaseSession.inBackground([state.native])
+  })
   state.initializers.forEach(giveBackValue)
 }
 

@@ -108,7 +108,7 @@ export function attention(
     inputs: mask === undefined ? [query, key, value] : [query, key, value, mask],
     outputs: [query, { dtype: query.dtype, shape: [batch, heads, length, keys] }],
     onnx: (emit, names, [output = '', probabilities = '']) => {
-      if (probabilities === '' && groups === 1 && mask === undefined) {
+      if (emit.operators === 'cpu' && probabilities === '' && groups === 1 && mask === undefined) {
         emit.node('MultiHeadAttention', names, [output], {
           domain: 'com.microsoft',
           attributes: { num_heads: heads, scale },

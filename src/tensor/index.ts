@@ -35,7 +35,7 @@ export {
 } from './elementwise.ts'
 export { gradient } from './gradient.ts'
 export { addPicked, addRows, gatherRows, pick, repeatHeads, replaceRows } from './indexing.ts'
-export { concat, lastPositions, rows, slice, splitLast, transpose } from './layout.ts'
+export { concat, lastPositions, padEnd, rows, slice, splitLast, transpose } from './layout.ts'
 export { crossEntropy, logSoftmax, sigmoidLoss } from './loss.ts'
 export { addLowRank, linear, matmul } from './matmul.ts'
 export { largestOfChannels, layerNorm, mean, rmsNorm, softmax } from './normalization.ts'

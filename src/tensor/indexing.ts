@@ -5,9 +5,9 @@ import { rowsOfCodes } from './quantized.ts'
 import { formatShape, productOf, type Shape, sameShape } from './shape.ts'
 import { apply, constant, type Tensor } from './tensor.ts'
 
-/** Rows of `table` [R, D] at `index` (any shape): [.., D]. The embedding lookup. */
+/** Rows of `table` [R, D] at `index` (any shape): [.., D]. The embedding lookup. Rows may have more axes than one, if no gradient is asked for. */
 export function gatherRows(table: Tensor, index: Tensor): Tensor {
-  expectMatrix(table, 'gather rows')
+  expectRank(table, 'gather rows')
   return rowsOfCodes(table, (part) => gatherFirst(part, index)) ?? gatherFirst(table, index)
 }
 
@@ -30,6 +30,7 @@ function gatherFirst(table: Tensor, index: Tensor): Tensor {
  * token of a batch does) sums get lost. ScatterElements goes through them in order.
  */
 export function addRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
+  expectMatrix(base, 'add rows')
   expectRows(base, index, rows)
   const width = base.shape[1] ?? 1
   const count = productOf(index.shape)
@@ -48,7 +49,10 @@ export function addRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
   })
 }
 
-/** `base` [R, D] with the rows at `index` [..] replaced by `rows` [.., D]; each index at most once. */
+/**
+ * `base` [R, D] with the rows at `index` [..] replaced by `rows` [.., D]; each index at most once. Rows may have more axes than one. Where the
+ * result is bound to the memory of `base`, only the rows are written.
+ */
 export function replaceRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
   expectRows(base, index, rows)
   return apply({
@@ -65,7 +69,7 @@ export function replaceRows(base: Tensor, index: Tensor, rows: Tensor): Tensor {
 }
 
 function expectRows(base: Tensor, index: Tensor, rows: Tensor): void {
-  expectMatrix(base, 'scatter rows')
+  expectRank(base, 'scatter rows')
   const expected: Shape = [...index.shape, ...base.shape.slice(1)]
   if (sameShape(rows.shape, expected)) return
   throw new RangeError(`Cannot scatter rows of shape ${formatShape(rows.shape)}: expected ${formatShape(expected)}`)
@@ -131,6 +135,11 @@ export function repeatHeads(x: Tensor, times: number): Tensor {
       emit.node('Gather', [input, emit.integers(source)], outputs, { attributes: { axis: 1 } }),
     gradient: (g) => [sum(reshape(g, [batch, heads, times, length, size]), { axes: [2] })],
   })
+}
+
+function expectRank(x: Tensor, action: string): void {
+  if (x.shape.length >= 2) return
+  throw new RangeError(`Cannot ${action}: expected two axes or more, found ${formatShape(x.shape)}`)
 }
 
 function expectMatrix(x: Tensor, action: string): void {

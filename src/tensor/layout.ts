@@ -71,6 +71,25 @@ export function lastPositions(x: Tensor, count: Tensor, { name }: { name: string
   })
 }
 
+/** x with zeros behind it along one axis, as many as the scalar `count` (int64 [1]) says when the graph runs; the new size is then called `dim`. */
+export function padEnd(x: Tensor, { axis, count, dim }: { axis: number; count: Tensor; dim: Dim }): Tensor {
+  const at = axisOf(axis, x.shape, 'pad')
+  return apply({
+    operator: 'padEnd',
+    inputs: [x, count],
+    dtype: x.dtype,
+    shape: replaceDim(x.shape, at, dim),
+    onnx: (emit, [input = '', added = ''], outputs) => {
+      const [before, after] = [x.shape.length + at, x.shape.length - at - 1]
+      const parts = [emit.integers(new Array(before).fill(0)), added]
+      if (after > 0) parts.push(emit.integers(new Array(after).fill(0)))
+      const pads = emit.value()
+      emit.node('Concat', parts, [pads], { attributes: { axis: 0 } })
+      emit.node('Pad', [input, pads], outputs)
+    },
+  })
+}
+
 /** Joins tensors that differ only along `axis`. */
 export function concat(parts: readonly Tensor[], axis: number): Tensor {
   const [first] = parts

@@ -52,7 +52,8 @@ const elementTypeCodes: Record<ElementType, number> = {
 
 /**
  * `cpu`: what ONNX Runtime's CPU kernels have, fused products among them. `gpu`: without what its WebGPU kernels lack: FusedMatMul and
- * LogSoftmax, which would be computed on the CPU with a copy there and back, and the statistics of norms, which would stay unwritten.
+ * LogSoftmax, which would be computed on the CPU with a copy there and back, the statistics of norms, which would stay unwritten, and
+ * MultiHeadAttention, which counts keys twice where subgroups have fewer than 8 threads.
  */
 export type OperatorSet = 'cpu' | 'gpu'
 

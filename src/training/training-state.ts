@@ -48,18 +48,16 @@ export async function createTrainingState(
   }
   const copy = await createSession(copyGraph(values), { device, threads })
   const owned: DeviceTensor[] = []
-  const twins = (tensors: HostTensors): Tensors =>
-    new Map(
-      [...tensors].map(([name, { dtype, shape }]) => {
-        const twin = deviceTensor(copy, { dtype, shape })
-        owned.push(twin)
-        return [name, twin]
-      }),
-    )
+  const twins = async (tensors: HostTensors): Promise<Tensors> => {
+    const made = new Map<string, DeviceTensor>()
+    for (const [name, { dtype, shape }] of tensors) made.set(name, await deviceTensor(copy, { dtype, shape }))
+    owned.push(...made.values())
+    return made
+  }
   const state = {
-    values: { current: twins(values), next: twins(values) },
-    gradients: { current: twins(gradients), next: twins(gradients) },
-    moreGradients: twins(gradients),
+    values: { current: await twins(values), next: await twins(values) },
+    gradients: { current: await twins(gradients), next: await twins(gradients) },
+    moreGradients: await twins(gradients),
     device: { host: values, copy, owned },
   }
   await placeState(state)
