@@ -6,9 +6,10 @@
  */
 
 import { cacheWithRoom, leadingRows, rowsOfStep, withRow } from './cache-room.ts'
-import { type CompiledModel, step } from './compiled-model.ts'
+import type { CompiledModel } from './compiled-model.ts'
 import { type GenerationContext, openContext } from './context.ts'
 import { type CacheMemory, cacheBytesPerToken, disposeCache } from './kv-cache.ts'
+import { step } from './language-calls.ts'
 
 export type Batch = {
   /** For `generate`: the model, with the context that each of the rows can have. */

@@ -18,7 +18,8 @@ import type { Compute } from '../runtime/device.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { disposeSession, run, type Session } from '../runtime/session.ts'
 import { causalMask, input, matmul, type Tensor } from '../tensor/index.ts'
-import { compileGraph, type RunLimits, take } from './compiled-model.ts'
+import { compileGraph, type RunLimits } from './compiled-model.ts'
+import { take } from './language-calls.ts'
 import { expectFolder, explain, readOptional, readPart } from './model-folder.ts'
 
 export type ClipFolder = {

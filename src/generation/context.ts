@@ -6,9 +6,10 @@
  */
 
 import { cacheWithRoom } from './cache-room.ts'
-import { type CompiledModel, prefill, type RunLimits, step, stepSeveral } from './compiled-model.ts'
+import type { CompiledModel, RunLimits } from './compiled-model.ts'
 import { encodePicture } from './encode-picture.ts'
 import { type CacheMemory, cacheBytesPerToken, disposeCache } from './kv-cache.ts'
+import { prefill, step, stepSeveral } from './language-calls.ts'
 import type { EncodedPicture } from './language-inputs.ts'
 import { gigabytes } from './precision.ts'
 import { commonPrefix, countVisualTokens, type Prompt, type PromptPicture } from './prompt.ts'

@@ -4,8 +4,9 @@ import type { Arrangement } from '../model/arrangement.ts'
 import type { LlavaConfig } from '../model/config.ts'
 import { disposeTensor, type ResidentTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { run, type Session } from '../runtime/session.ts'
-import { type CompiledModel, type RunLimits, take } from './compiled-model.ts'
+import type { CompiledModel, RunLimits } from './compiled-model.ts'
 import { joined } from './joined.ts'
+import { take } from './language-calls.ts'
 import type { PreparedPicture } from './prompt.ts'
 
 /** Views that the vision encoder sees at once, which bounds the memory that a picture of many tiles takes. */
