@@ -14,9 +14,10 @@ afterAll(() => rm(folder, { recursive: true }))
 
 test.each([
   [
-    'cuts pictures into tiles',
+    'cuts pictures into tiles, where its encoder is to learn from single views',
     () => ({ ...config, model_type: 'llava_next', image_grid_pinpoints: [[8, 16]] }),
-    /Cannot train tiny: the model cuts pictures into tiles, expected one that sees a picture in one view/,
+    { stage: 'encoder', rates: { visionEncoder: 1e-3 } },
+    /^Cannot train tiny: stage encoder sees a picture in one view, and the model cuts pictures into tiles, expected a stage in which it answers$/,
   ],
   [
     'is an original release, which has no image token',
@@ -26,9 +27,10 @@ test.each([
       mm_vision_tower: 'openai/clip-vit-large-patch14-336',
       mm_vision_select_layer: -2,
     }),
+    {},
     /Cannot train tiny: the model's vocabulary has no image token/,
   ],
-])('refuses a model that %s', async (_, changed, expected) => {
+])('refuses a model that %s', async (_, changed, recipe, expected) => {
   await writeFile(join(folder, 'model', 'config.json'), JSON.stringify(changed()))
-  await expect(openLesson(tinyRecipe(folder))).rejects.toThrow(expected)
+  await expect(openLesson(tinyRecipe(folder, recipe))).rejects.toThrow(expected)
 })
