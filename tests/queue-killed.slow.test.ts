@@ -187,7 +187,9 @@ describe.skipIf(redisProgram === undefined)('killed at random moments', () => {
       await forgetful.start()
       if (making.exitCode === null) await once(making, 'exit')
       expect((await answersOf(run)).length).toBe(40)
-      expect(chat.requests.length).toBe(40)
+      // What the worker held, four at most (queue-process.ts), may be asked once more: the server that comes back knows nothing of it.
+      expect(chat.requests.length).toBeGreaterThanOrEqual(40)
+      expect(chat.requests.length).toBeLessThanOrEqual(40 + 4)
     } finally {
       await forgetful.close()
     }
