@@ -10,7 +10,7 @@ import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { z } from 'zod'
 import { checked, isFull, parseJson } from './lines.ts'
-import type { TokenUsage } from './teacher.ts'
+import type { TeacherAnswer, TokenUsage } from './teacher.ts'
 
 const usage = z.object({ input: z.number(), output: z.number() })
 const answerSchema = z.object({
@@ -32,6 +32,16 @@ const eventSchema = z.discriminatedUnion('event', [
 ])
 export type StoredAnswer = z.infer<typeof answerSchema>
 export type JournalEvent = z.infer<typeof eventSchema>
+
+/** An answer that came just now, as it is noted. */
+export function storedAnswer(
+  key: string,
+  { answer, attempts }: { answer: TeacherAnswer; attempts: number },
+): StoredAnswer {
+  const { text, finish, usage, id, model } = answer
+  const about = { ...(id !== undefined && { id }), ...(model !== undefined && { model }) }
+  return { event: 'answer', key, text, finish, usage, ...about, at: new Date().toISOString(), attempts }
+}
 
 export type AnswerJournal = {
   /** Whether a request was answered, in any run so far. */

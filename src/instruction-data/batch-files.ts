@@ -8,7 +8,7 @@ import { createReadStream } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import type OpenAI from 'openai'
 import { z } from 'zod'
-import type { AnswerJournal } from './answer-journal.ts'
+import { type AnswerJournal, storedAnswer } from './answer-journal.ts'
 import { readJsonLines } from './lines.ts'
 import { bodyOf, readCompletion } from './openai-teacher.ts'
 import { costOf, estimateTokens, type Price } from './pace.ts'
@@ -167,18 +167,7 @@ export async function collectBatch(path: string, journal: Pick<AnswerJournal, 'h
     try {
       if (response?.status_code !== 200)
         throw new TeacherFailure(error?.message ?? `HTTP ${response?.status_code ?? 'nothing'}`, { kind: 'again' })
-      const { text, finish, usage, id, model } = readCompletion(response.body)
-      const about = { ...(id !== undefined && { id }), ...(model !== undefined && { model }) }
-      await journal.add({
-        event: 'answer',
-        key,
-        text,
-        finish,
-        usage,
-        ...about,
-        at: new Date().toISOString(),
-        attempts: 1,
-      })
+      await journal.add(storedAnswer(key, { answer: readCompletion(response.body), attempts: 1 }))
       counts.answers += 1
     } catch (failure) {
       if (!(failure instanceof TeacherFailure)) throw failure

@@ -5,7 +5,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Job } from 'bullmq'
-import type { AnswerJournal } from './answer-journal.ts'
+import { type AnswerJournal, storedAnswer } from './answer-journal.ts'
 import { estimateTokens } from './pace.ts'
 import {
   answerOrFailure,
@@ -234,7 +234,7 @@ function outcomeOf(job: Job<JobData>, asked?: ChatRequest): QueueOutcome {
 
 async function note(key: string, outcome: QueueOutcome, journal: AnswerJournal): Promise<void> {
   if ('answer' in outcome) {
-    await journal.add({ event: 'answer', key, ...outcome.answer, at: new Date().toISOString(), attempts: 1 })
+    await journal.add(storedAnswer(key, { answer: outcome.answer, attempts: 1 }))
     return
   }
   const { kind, reason, usage } = outcome.failure

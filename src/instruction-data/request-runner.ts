@@ -2,7 +2,7 @@
 
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AnswerJournal, StoredAnswer } from './answer-journal.ts'
+import { type AnswerJournal, type StoredAnswer, storedAnswer } from './answer-journal.ts'
 import { type Bucket, type Budget, backOff, type Concurrency, costOf, estimateTokens, type Price } from './pace.ts'
 import { createLearnedLimits } from './rate-limits.ts'
 import type { TeacherRequest } from './requests.ts'
@@ -111,26 +111,15 @@ export function createRunner(options: RunnerOptions): Runner {
       // What was sent will be paid for, so it is waited for even when the run ends.
       const signal = new AbortController().signal
       const sentAt = Date.now()
-      const { text, finish, usage, id, model, limits } = await teacher
-        .answer(request, { signal, ended })
-        .catch((error: unknown) => {
-          if (error instanceof TeacherFailure) learned.learn(error.limits, sentAt)
-          throw error
-        })
-      learned.learn(limits, sentAt)
+      const given = await teacher.answer(request, { signal, ended }).catch((error: unknown) => {
+        if (error instanceof TeacherFailure) learned.learn(error.limits, sentAt)
+        throw error
+      })
+      learned.learn(given.limits, sentAt)
+      const { usage } = given
       cost = costOf(usage, price)
       options.tokenBucket?.giveBack(Math.max(0, most.input + most.output - usage.input - usage.output))
-      const about = { ...(id !== undefined && { id }), ...(model !== undefined && { model }) }
-      const answer = {
-        event: 'answer',
-        key,
-        text,
-        finish,
-        usage,
-        ...about,
-        at: new Date().toISOString(),
-        attempts,
-      } as const
+      const answer = storedAnswer(key, { answer: given, attempts })
       await journal.add(answer)
       return { answer }
     } catch (error) {
