@@ -32,6 +32,7 @@ import { promptInputs } from './language-inputs.ts'
 import type { PictureCache } from './picture-cache.ts'
 import { formOf, hasOneForm, isQuantized, type Precision, type Role } from './precision.ts'
 import { convertInMemory, readerOf, type SuppliedWeights } from './stored-weights.ts'
+import { expectWebGpuCache } from './webgpu.ts'
 import { isCodesOfChannels, weightsIn } from './weight-forms.ts'
 
 export type CompiledModel = {
@@ -67,7 +68,7 @@ export type RunLimits = { signal?: AbortSignal | undefined }
 /**
  * Compiles a model. On the CPU float32 weights are used where they are, not copied: leave them unchanged. In another precision they are converted first.
  *
- * @throws RangeError when `threads` is not 1 or more or the head size is not one that cached attention knows, Error when a weight is missing, `signal.reason` when the signal fires
+ * @throws RangeError when `threads` is not 1 or more, the head size is not one that cached attention knows, or the device has no such KV cache, Error when a weight is missing, `signal.reason` when the signal fires
  */
 export async function compileModel(
   { config, weights }: { config: LlavaConfig; weights: Weights },
@@ -100,6 +101,7 @@ export async function compileSupplied(
   const { threads, signal, device = 'cpu' } = options
   const { contextMemory = device === 'cpu' ? availableMemory() / 2 : Number.POSITIVE_INFINITY } = options
   expectHeadSize(config)
+  if (device === 'webgpu') expectWebGpuCache(options.cacheType)
   signal?.throwIfAborted()
   const wholeFits =
     longestContext(config.language, { memory: contextMemory, type: 'float32' }) === config.language.context

@@ -48,8 +48,8 @@ export async function openModel(
   options: OpenModelOptions,
 ): Promise<{ model: CompiledModel; choice: PrecisionChoice }> {
   const { threads, device, signal, contextMemory, cacheType } = options
+  if (device === 'webgpu') expectWebGpuCache(cacheType) // before anything is converted
   const wanted = { wanted: options.precision }
-  if (device === 'webgpu') expectWebGpuCache(cacheType)
   const choice = device === 'webgpu' ? await choosePrecisionOnWebGpu(config, wanted) : choosePrecision(config, wanted)
   const { precision } = choice
   const pictureCache = pictureCacheFor({ folder, config }, { ...options, precision })
