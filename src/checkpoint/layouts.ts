@@ -23,7 +23,7 @@ export const visionRows: Rows = [
   ['postNorm.*', 'post_layernorm.*'],
 ]
 
-export const languageRows: Rows = [
+const languageRows: Rows = [
   ['tokenEmbedding.weight', 'embed_tokens.weight'],
   ['blocks.#.norm1.weight', 'layers.#.input_layernorm.weight'],
   ['blocks.#.attention.query.*', 'layers.#.self_attn.q_proj.*'],

@@ -90,7 +90,7 @@ async function evaluate(options: EvaluateOptions, context: CommandContext): Prom
 }
 
 /** Aligned lines: each skill with its share of right answers, the 95 % interval, the same blind, and the number of questions. */
-export function reportTable({ skills, existence, counts, descriptions }: PicturebookReport): string[] {
+function reportTable({ skills, existence, counts, descriptions }: PicturebookReport): string[] {
   const rows = [['skill', 'right', '95 % interval', 'blind', 'questions']]
   for (const { skill, blind, mirrored: _, ...share } of skills) {
     rows.push([

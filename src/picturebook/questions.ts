@@ -15,7 +15,7 @@ export type ExchangeOptions = {
 }
 
 /** How often each skill is asked; skills that a scene does not allow are skipped. */
-export const skillWeights: Readonly<Record<Skill, number>> = {
+const skillWeights: Readonly<Record<Skill, number>> = {
   existence: 4,
   count: 3,
   position: 2,

@@ -56,7 +56,7 @@ function sampleAt(index: number, options: PicturebookOptions & { drawings: Drawi
 }
 
 /** Exchanges as turns; the picture belongs to the first question. */
-export function toTurns(exchanges: readonly Exchange[]): Turn[] {
+function toTurns(exchanges: readonly Exchange[]): Turn[] {
   return exchanges.flatMap(({ question, answer }, index) => [
     userTurn(question, { images: index === 0 ? 1 : 0 }),
     assistantTurn(answer),

@@ -60,7 +60,7 @@ export function gatheredInputs(
 }
 
 /** Samples one after the other in their rows. */
-export function placeSamples(
+function placeSamples(
   rows: readonly (readonly EncodedSample[])[],
   { length }: { length: number },
 ): readonly PlacedSample[] {

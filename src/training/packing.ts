@@ -38,7 +38,7 @@ export function viewsPerRow({ length, pictureTokens, views }: RowLimits): number
   return Math.max(views, Math.floor(length / (pictureTokens + 1)))
 }
 
-export function countViews(samples: readonly EncodedSample[]): number {
+function countViews(samples: readonly EncodedSample[]): number {
   return samples.flatMap(({ pictures }) => pictures).reduce((sum, { views }) => sum + views, 0)
 }
 

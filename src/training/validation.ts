@@ -44,7 +44,7 @@ export function shares(tally: Tally): Record<string, number> {
  * Whether each answer would have been said word for word, given the question and the answers before it: every learned token is the likeliest one.
  * Stricter than scoring what the model says by itself, and much cheaper. Scores are [M, V], in the order of the targets.
  */
-export function tallyAnswers(
+function tallyAnswers(
   tally: Tally,
   {
     samples,
@@ -63,7 +63,7 @@ export function tallyAnswers(
 }
 
 /** Whether each patch is named right: what it is a part of, and the thing whose middle it holds; patches without a thing are counted apart. */
-export function tallyLabels(
+function tallyLabels(
   tally: Tally,
   { targets, scores, backgrounds }: { targets: ResidentTensor; scores: ResidentTensor; backgrounds: number },
 ): void {
