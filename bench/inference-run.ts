@@ -46,15 +46,16 @@ export type InferenceRun = {
 
 const [precision = 'mixed', layers = '8', mode = 'single', rounds = '2'] = process.argv.slice(2)
 if (process.argv[1]?.endsWith('inference-run.ts')) {
-  const result = await inferenceRun(precision as Precision, { layers: Number(layers), mode, rounds: Number(rounds) })
+  const config = llava7B({ language: { depth: Number(layers) } })
+  const result = await inferenceRun(config, { precision: precision as Precision, mode, rounds: Number(rounds) })
   console.log(JSON.stringify(result))
 }
 
-async function inferenceRun(
-  precision: Precision,
-  { layers, mode, rounds }: { layers: number; mode: string; rounds: number },
+/** Opens a model of random weights and measures it: `single`, `batch`, or `load` for the opening alone. */
+export async function inferenceRun(
+  config: LlavaConfig,
+  { precision, mode, rounds }: { precision: Precision; mode: string; rounds: number },
 ): Promise<InferenceRun> {
-  const config = llava7B({ language: { depth: layers } })
   const folder = await mkdtemp(join(process.env.LLAVA_BENCH_FOLDER ?? tmpdir(), 'llava-bench-'))
   try {
     const path = join(folder, 'weights.bin')
@@ -76,7 +77,7 @@ async function inferenceRun(
 }
 
 /** Tells each time how long it has run, by the clock and in processor time. */
-export function stopwatch(): () => OpeningTime {
+function stopwatch(): () => OpeningTime {
   const [start, used] = [performance.now(), process.cpuUsage()]
   return () => {
     const { user, system } = process.cpuUsage(used)
@@ -84,7 +85,7 @@ export function stopwatch(): () => OpeningTime {
   }
 }
 
-export async function measureSingle(model: CompiledModel, rounds: number) {
+async function measureSingle(model: CompiledModel, rounds: number) {
   const { config } = model
   const pixels = (seed: number) =>
     Float32Array.from({ length: 3 * config.vision.imageSide ** 2 }, (_, i) => ((i * 31 + seed) % 255) / 127 - 1)
@@ -119,7 +120,7 @@ export async function measureSingle(model: CompiledModel, rounds: number) {
 }
 
 /** Steps of eight conversations, each with a short text behind it. */
-export async function measureBatch(model: CompiledModel) {
+async function measureBatch(model: CompiledModel) {
   const { config } = model
   const batch = openBatch({ ...model, contextMemory: Number.MAX_SAFE_INTEGER }, { rows: batchRows })
   const contexts = Array.from({ length: batchRows }, () => openRow(batch))
@@ -156,7 +157,7 @@ function preparedPixels(data: Float32Array, config: LlavaConfig): PreparedPictur
 }
 
 /** Random codes with scales that keep activations near 1. Speed does not depend on what the weights are. */
-export async function writeRandomWeights(
+async function writeRandomWeights(
   path: string,
   { config, precision }: { config: LlavaConfig; precision: Precision },
 ): Promise<PlacedPart[]> {
