@@ -7,15 +7,14 @@
 
 import { openJournal } from '../src/instruction-data/answer-journal.ts'
 import { askAll } from '../src/instruction-data/ask-all.ts'
+import { manyTasks, prompts, settings } from '../src/instruction-data/asking.fixture.ts'
 import { openAiTeacher } from '../src/instruction-data/openai-teacher.ts'
 import { adaptiveConcurrency, createBudget } from '../src/instruction-data/pace.ts'
-import { type Prompts, responseTypes } from '../src/instruction-data/prompts.ts'
 import { type QueuedRun, queueFormat } from '../src/instruction-data/queue-format.ts'
 import { connectQueueServer, type QueueServer, queueAddress } from '../src/instruction-data/queue-server.ts'
 import { openQueueTeacher } from '../src/instruction-data/queue-teacher.ts'
 import { startRunWorker } from '../src/instruction-data/queue-worker.ts'
 import { createLearnedLimits } from '../src/instruction-data/rate-limits.ts'
-import type { Task } from '../src/instruction-data/requests.ts'
 
 const [role, address = '', id = '', ...words] = process.argv.slice(2)
 const run: QueuedRun = {
@@ -29,22 +28,14 @@ const run: QueuedRun = {
   timeoutMs: 10_000,
 }
 
-async function* manyTasks(count: number): AsyncGenerator<Task> {
-  for (let number = 0; number < count; number++) {
-    const picture = { id: String(number), image: `${number}.jpg`, captions: [`Picture ${number}.`], boxes: [] }
-    yield { picture, type: 'conversation', promptVersion: 'v' }
-  }
-}
-
 async function produce(server: QueueServer, path: string, count: number): Promise<void> {
-  const prompt = { system: 'Write.', examples: [], questions: [], version: 'v' }
   const journal = await openJournal(path)
   const teacher = await openQueueTeacher(run, { server, journal, leaveMs: 10_000, lookMs: 20 })
   await askAll(manyTasks(count), {
     teacher,
     journal,
-    prompts: Object.fromEntries(responseTypes.map((type) => [type, { ...prompt, type }])) as unknown as Prompts,
-    settings: { model: 'm', temperature: 0, maxTokens: 100, seed: 0 },
+    prompts,
+    settings,
     price: { input: 0, output: 0 },
     concurrency: adaptiveConcurrency({ first: 16, most: 16 }),
     budget: createBudget({ spent: 0, most: 1 }),

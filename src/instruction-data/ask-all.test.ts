@@ -1,9 +1,10 @@
-import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { openJournal } from './answer-journal.ts'
 import { type AskOptions, askAll } from './ask-all.ts'
+import { manyTasks, prompts, settings } from './asking.fixture.ts'
 import { isUsable, readAndJudge } from './assemble.ts'
 import {
   answerOf,
@@ -12,14 +13,9 @@ import {
   type ReceivedRequest,
   startChatServer,
 } from './chat-server.fixture.ts'
-import { openAiTeacher, retryAfter } from './openai-teacher.ts'
-import { adaptiveConcurrency, backOff, createBucket, createBudget } from './pace.ts'
-import { type Prompts, responseTypes } from './prompts.ts'
+import { openAiTeacher } from './openai-teacher.ts'
+import { adaptiveConcurrency, createBudget } from './pace.ts'
 import type { Task } from './requests.ts'
-
-const prompt = { system: 'Write about the picture.', examples: [], questions: [], version: 'v' }
-const prompts = Object.fromEntries(responseTypes.map((type) => [type, { ...prompt, type }])) as unknown as Prompts
-const settings = { model: 'm', temperature: 0.5, maxTokens: 200, seed: 1 }
 
 let folder = ''
 let server: ChatServer | undefined
@@ -32,18 +28,6 @@ afterEach(async () => {
   server = undefined
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
-
-async function* tasks(count: number): AsyncGenerator<Task> {
-  for (let id = 0; id < count; id++) {
-    const picture = {
-      id: String(id),
-      image: `${id}.jpg`,
-      captions: [`Picture ${id} shows a man on a horse.`],
-      boxes: [],
-    }
-    yield { picture, type: 'conversation', promptVersion: 'v' }
-  }
-}
 
 type Changes = Partial<AskOptions> & { count?: number; timeoutMs?: number; path?: string; maxUsd?: number }
 
@@ -58,7 +42,7 @@ async function ask(behave: (request: ReceivedRequest, times: number) => Behaviou
   const teacher = openAiTeacher({ model: 'm', apiKey: 'k', baseURL: server.baseURL, timeoutMs })
   const journal = await openJournal(path)
   try {
-    const result = await askAll(tasks(count), {
+    const result = await askAll(manyTasks(count), {
       teacher,
       journal,
       prompts,
@@ -326,76 +310,6 @@ describe('askAll', () => {
     }
     expect(await askAll(twins(), options)).toMatchObject({ tasks: 2, answered: 1 })
     await journal.close()
-  })
-})
-
-describe('openJournal', () => {
-  const answer = {
-    event: 'answer',
-    key: 'k',
-    text: 'ü'.repeat(5000),
-    finish: 'stop',
-    usage: { input: 3, output: 2 },
-    at: 'now',
-    attempts: 1,
-  } as const
-
-  test('finds answers again, and cuts off a line that was left half-written', async () => {
-    const path = join(folder, 'torn.jsonl')
-    const journal = await openJournal(path)
-    await Promise.all([
-      journal.add({ ...answer, key: 'a' }),
-      journal.add({ event: 'sent', key: 'b', usage: { input: 7, output: 8 } }),
-      journal.add({ ...answer, key: 'c', text: 'last' }),
-    ])
-    await journal.close()
-    await appendFile(path, '{"event":"answer","key":"d","te')
-    const again = await openJournal(path)
-    expect(['a', 'b', 'c', 'd'].map(again.has)).toEqual([true, false, true, false])
-    expect(await again.read('a')).toEqual({ ...answer, key: 'a' })
-    expect(again.spent()).toEqual({ input: 6, output: 4 })
-    expect(again.lost()).toEqual({ requests: 1, input: 7, output: 8 })
-    await again.add({ ...answer, key: 'd', text: 'new' })
-    expect((await again.read('d'))?.text).toBe('new')
-    await again.close()
-    expect((await events(path)).map(({ key }) => key)).toEqual(['a', 'b', 'c', 'd'])
-  })
-
-  test('names a line that is no event', async () => {
-    const path = join(folder, 'broken.jsonl')
-    await writeFile(path, `${JSON.stringify(answer)}\n{"event":"party"}\n`)
-    await expect(openJournal(path)).rejects.toThrow(/^Cannot read .*broken.jsonl, line 2: event: /)
-  })
-})
-
-describe('pace', () => {
-  test('a bucket lets so much through a minute', () => {
-    let now = 0
-    const bucket = createBucket({ perMinute: 60, now: () => now })
-    const waits = Array.from({ length: 12 }, () => bucket.take(1))
-    expect(waits).toEqual([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1000, 2000])
-    now = 5000
-    expect(bucket.take(1)).toBe(0)
-    bucket.giveBack(1)
-    now = 1e9
-    expect(bucket.take(15)).toBe(5000)
-  })
-
-  test('delays double and are drawn below their bound', () => {
-    expect([0, 1, 2, 3, 20].map((attempt) => backOff(attempt, { random: () => 1 }))).toEqual([
-      1000, 2000, 4000, 8000, 60_000,
-    ])
-    expect(backOff(3, { random: () => 0.25 })).toBe(2000)
-  })
-
-  test('Retry-After is read as seconds, a date, or milliseconds', () => {
-    const headers = (entries: Record<string, string>) => new Headers(entries)
-    expect(retryAfter(headers({ 'retry-after': '2' }))).toBe(2000)
-    expect(
-      retryAfter(headers({ 'retry-after': 'Thu, 01 Jan 2026 00:00:10 GMT' }), Date.parse('2026-01-01T00:00:00Z')),
-    ).toBe(10_000)
-    expect(retryAfter(headers({ 'retry-after-ms': '150', 'retry-after': '9' }))).toBe(150)
-    expect(retryAfter(headers({ 'retry-after': 'soon' }))).toBeUndefined()
   })
 })
 

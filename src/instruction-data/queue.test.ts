@@ -5,10 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { openJournal } from './answer-journal.ts'
 import { type AskOptions, askAll } from './ask-all.ts'
+import { manyTasks, prompts, settings } from './asking.fixture.ts'
 import { type ChatServer, startChatServer } from './chat-server.fixture.ts'
 import { openAiTeacher } from './openai-teacher.ts'
 import { adaptiveConcurrency, createBucket, createBudget } from './pace.ts'
-import { type Prompts, responseTypes } from './prompts.ts'
 import { type QueuedRun, queueFormat, readRun, requestIn, writeRun } from './queue-format.ts'
 import { createQueuePace } from './queue-pace.ts'
 import { connectQueueServer, type QueueServer, queueAddress } from './queue-server.ts'
@@ -16,11 +16,8 @@ import { openQueueTeacher } from './queue-teacher.ts'
 import { type RunWorker, startRunWorker } from './queue-worker.ts'
 import { createLearnedLimits } from './rate-limits.ts'
 import { type RedisServer, redisProgram, startRedisServer } from './redis-server.fixture.ts'
-import { requestFor, type Task } from './requests.ts'
+import { requestFor } from './requests.ts'
 
-const prompt = { system: 'Write about the picture.', examples: [], questions: [], version: 'v' }
-const prompts = Object.fromEntries(responseTypes.map((type) => [type, { ...prompt, type }])) as unknown as Prompts
-const settings = { model: 'm', temperature: 0.5, maxTokens: 200, seed: 1 }
 const newRun = (changes: Partial<QueuedRun> = {}): QueuedRun => ({
   id: `run${Math.random().toString(16).slice(2, 10)}`,
   format: queueFormat,
@@ -32,13 +29,6 @@ const newRun = (changes: Partial<QueuedRun> = {}): QueuedRun => ({
   timeoutMs: 2000,
   ...changes,
 })
-
-async function* tasks(count: number): AsyncGenerator<Task> {
-  for (let id = 0; id < count; id++) {
-    const picture = { id: String(id), image: `${id}.jpg`, captions: [`Picture ${id} shows a horse.`], boxes: [] }
-    yield { picture, type: 'conversation', promptVersion: 'v' }
-  }
-}
 
 describe('queueAddress', () => {
   test('is shown without user and password', () => {
@@ -130,7 +120,7 @@ describe.skipIf(redisProgram === undefined)('with a server', () => {
     const teacher = await openQueueTeacher(run, { server: await connect(), journal, leaveMs, lookMs: 10 })
     let left: number | undefined
     try {
-      const result = await askAll(tasks(count), {
+      const result = await askAll(manyTasks(count), {
         teacher,
         journal,
         prompts,
@@ -232,7 +222,7 @@ describe.skipIf(redisProgram === undefined)('with a server', () => {
     const journal = await openJournal(path)
     const teacher = await openQueueTeacher(run, { server, journal, leaveMs: 1000 })
     const signal = new AbortController().signal
-    for await (const task of tasks(4)) {
+    for await (const task of manyTasks(4)) {
       void teacher.answer(requestFor(task, { prompts, settings }), { signal }).catch(() => {})
     }
     while ((await server.redis.llen(`llava-ts:${run.id}:wait`)) < 4) await sleep(5)

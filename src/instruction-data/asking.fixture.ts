@@ -1,0 +1,18 @@
+/** Something to ask a teacher, for tests: one prompt for all types, settings, and as many tasks as are wanted, each about another picture. */
+
+import { type Prompts, responseTypes } from './prompts.ts'
+import type { Task, TeacherSettings } from './requests.ts'
+
+const prompt = { system: 'Write about the picture.', examples: [], questions: [], version: 'v' }
+export const prompts = Object.fromEntries(
+  responseTypes.map((type) => [type, { ...prompt, type }]),
+) as unknown as Prompts
+export const settings: TeacherSettings = { model: 'm', temperature: 0.5, maxTokens: 200, seed: 1 }
+
+export async function* manyTasks(count: number): AsyncGenerator<Task> {
+  for (let id = 0; id < count; id++) {
+    const captions = [`Picture ${id} shows a man on a horse.`]
+    const picture = { id: String(id), image: `${id}.jpg`, captions, boxes: [] }
+    yield { picture, type: 'conversation', promptVersion: 'v' }
+  }
+}
