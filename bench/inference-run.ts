@@ -1,6 +1,6 @@
 /**
  * One run of the inference bench in a process of its own, whose memory is then that of the model alone:
- * `node inference-run.ts PRECISION LAYERS single|batch|load ROUNDS`. The last line is a JSON document.
+ * `node inference-run.ts PRECISION LAYERS single|batch|load ROUNDS cpu|webgpu`. The last line is a JSON document.
  */
 
 import { mkdtemp, open, rm } from 'node:fs/promises'
@@ -16,6 +16,7 @@ import type { Precision } from '../src/generation/precision.ts'
 import { type PreparedPicture, type Prompt, preparePicture } from '../src/generation/prompt.ts'
 import { type PlacedPart, placeParts, suppliedFrom } from '../src/generation/stored-weights.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
+import type { Device } from '../src/runtime/device.ts'
 import { peakMemory, time } from './measure.ts'
 import { llava7B } from './shapes.ts'
 
@@ -44,25 +45,30 @@ export type InferenceRun = {
   readonly peak: number
 }
 
-const [precision = 'mixed', layers = '8', mode = 'single', rounds = '2'] = process.argv.slice(2)
+const [precision = 'mixed', layers = '8', mode = 'single', rounds = '2', device = 'cpu'] = process.argv.slice(2)
 if (process.argv[1]?.endsWith('inference-run.ts')) {
   const config = llava7B({ language: { depth: Number(layers) } })
-  const result = await inferenceRun(config, { precision: precision as Precision, mode, rounds: Number(rounds) })
+  const result = await inferenceRun(config, {
+    precision: precision as Precision,
+    mode,
+    rounds: Number(rounds),
+    device: device as Device,
+  })
   console.log(JSON.stringify(result))
 }
 
 /** Opens a model of random weights and measures it: `single`, `batch`, or `load` for the opening alone. */
 export async function inferenceRun(
   config: LlavaConfig,
-  { precision, mode, rounds }: { precision: Precision; mode: string; rounds: number },
+  { precision, mode, rounds, device = 'cpu' }: { precision: Precision; mode: string; rounds: number; device?: Device },
 ): Promise<InferenceRun> {
   const folder = await mkdtemp(join(process.env.LLAVA_BENCH_FOLDER ?? tmpdir(), 'llava-bench-'))
   try {
     const path = join(folder, 'weights.bin')
-    const parts = await writeRandomWeights(path, { config, precision })
+    const parts = await writeRandomWeights(path, { config, precision, device })
     const since = stopwatch()
     const weights = await suppliedFrom(path, parts)
-    const model = await compileSupplied({ config, weights, precision }, { threads: 2 })
+    const model = await compileSupplied({ config, weights, precision }, { threads: 2, device })
     const open = since()
     await whenCompiled(model)
     const ready = since()
@@ -159,9 +165,9 @@ function preparedPixels(data: Float32Array, config: LlavaConfig): PreparedPictur
 /** Random codes with scales that keep activations near 1. Speed does not depend on what the weights are. */
 async function writeRandomWeights(
   path: string,
-  { config, precision }: { config: LlavaConfig; precision: Precision },
+  { config, precision, device }: { config: LlavaConfig; precision: Precision; device: Device },
 ): Promise<PlacedPart[]> {
-  const parts = placeParts(config, { shapes: expectedTensors(config) }, { precision })
+  const parts = placeParts(config, { shapes: expectedTensors(config) }, { precision, device })
   const noise = new Uint8Array(16 * 2 ** 20)
   let state = 1
   for (let i = 0; i < noise.length; i++) {

@@ -16,6 +16,7 @@ import { oneVisionBench } from './onevision.ts'
 import { precisionBench } from './precision.ts'
 import { trainBench } from './train.ts'
 import { transformersJsBench } from './transformers-js.ts'
+import { webGpuBench } from './webgpu.ts'
 
 type BenchOptions = { readonly quick: boolean; readonly rows: number | undefined }
 type Bench = { readonly about: string; readonly run: (options: BenchOptions) => Promise<BenchResult> }
@@ -36,6 +37,7 @@ const benches: Readonly<Record<string, Bench>> = {
     run: transformersJsBench,
   },
   train: { about: 'the whole trainer, against the matmul rate and PyTorch', run: trainBench },
+  webgpu: { about: 'answering with a 7B model on a GPU, against what the GPU can do', run: webGpuBench },
 }
 
 const [name = '', ...flags] = process.argv.slice(2)
