@@ -200,7 +200,7 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
     [
       'an unknown number format',
       () => askOf('fp4', (copy) => changeHeader(copy, (text) => text.replace('"F32"', '"F4" '))),
-      /tensor ".*" in the header of .*dtype: .*F32/,
+      /tensor ".*" in the header of .*dtype is "F4", expected .*"F32"/,
     ],
     [
       'weights that are whole numbers',
@@ -279,7 +279,7 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
       () => ['trace', picture, question, '--model', model, '--out', join(folder, 'no', 'x')],
       /Cannot use --out .*: there is no folder/,
     ],
-    ['no recipe', () => ['train', join(folder, 'none.yaml')], /Cannot read recipe .*none\.yaml: no such file/],
+    ['no recipe', () => ['train', join(folder, 'none.yaml')], /Cannot read .*none\.yaml: no such file/],
     ['a recipe of nonsense', () => ['train', file('bad.yaml', 'name: x')], /Cannot use recipe .*bad\.yaml: stage/],
     [
       'a run below a file',
