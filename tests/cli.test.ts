@@ -152,8 +152,12 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
       () => ['ask', question, '--model', 'no-such'],
       /no-such: there is no such folder.*picturebook/,
     ],
-    ['an unknown option', () => options('--modle', 'x'), /unknown option '--modle'/],
-    ['an unknown command', () => ['aks'], /unknown command 'aks' \(Did you mean ask\?\)/],
+    [
+      'an unknown option',
+      () => options('--modle', 'x'),
+      /Cannot use --modle: there is no such option, did you mean --model\?/,
+    ],
+    ['an unknown command', () => ['aks'], /Cannot run aks: there is no such command, did you mean ask\?/],
     ['--max-tokens 0', () => options('--max-tokens', '0'), /--max-tokens 0: expected a whole number from 1 up/],
     ['--max-tokens abc', () => options('--max-tokens', 'abc'), /--max-tokens abc: expected a whole number/],
     ['--temperature -1', () => options('--temperature', '-1'), /--temperature -1: expected a number from 0 up/],
@@ -273,7 +277,11 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
       () => askOf('syntax', (copy) => changeTemplate(copy, '{% for %}')),
       /chat_template\.jinja: cannot parse the chat template/,
     ],
-    ['a trace without a place', () => ['trace', picture, question, '--model', model], /required option '--out <file>'/],
+    [
+      'a trace without a place',
+      () => ['trace', picture, question, '--model', model],
+      /the option --out <file> is missing/,
+    ],
     [
       'a trace into no folder',
       () => ['trace', picture, question, '--model', model, '--out', join(folder, 'no', 'x')],
