@@ -137,7 +137,7 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
 
   test.each<[string, () => string[], RegExp]>([
     ['a missing picture', () => askAbout(join(folder, 'none.png')), /Cannot read .*none\.png: no such file/],
-    ['a folder as picture', () => askAbout(folder), /found a directory, expected a picture file/],
+    ['a folder as picture', () => askAbout(folder), /it is a folder, expected a picture file/],
     ['text as picture', () => askAbout(file('text.png', 'hello')), /found text, expected one of jpeg/],
     ['an empty file', () => askAbout(file('empty.png', '')), /found 0 bytes, expected a picture/],
     ['a truncated PNG', () => askAbout(file('cut.png', png(64, 64).subarray(0, -60))), /truncated or damaged/],

@@ -21,10 +21,13 @@ type ClipOptions = {
 export function addClipCommand(program: Command, context: CommandContext): void {
   program
     .command('clip')
-    .usage('[options] --model FOLDER IMAGE… LABEL…')
+    .usage('[options] --model MODEL IMAGE… LABEL…')
     .description('tell which labels go with a picture, with a CLIP or SigLIP model')
     .argument('[words...]', 'picture files (- reads one from standard input), then the labels')
-    .requiredOption('-m, --model <folder>', 'the Hugging Face folder of a CLIPModel or SiglipModel')
+    .requiredOption(
+      '-m, --model <name|folder>',
+      'the Hugging Face folder of a CLIPModel or SiglipModel, or ORG/NAME that was pulled',
+    )
     .option('--template <text>', `the text made of a label, {} in its place (default: "${defaultTemplate}")`)
     .option('--similarity', 'compare with the texts as they are; no probabilities')
     .option('--truncate', 'cut texts that are too long for the model instead of refusing them')
@@ -41,7 +44,7 @@ Examples:
   $ llava clip photo.jpg cat dog 'two birds' --model ./clip-vit-large-patch14
   $ llava clip a.png b.png indoors outdoors --template 'a picture taken {}' --model ./siglip-base-patch16-224
   $ llava clip photo.jpg 'a cat asleep on a red sofa' --similarity --model ./clip-vit-base-patch32
-  $ llava clip *.jpg cat dog --json --model ./clip-vit-base-patch32`,
+  $ llava clip *.jpg cat dog --json --model openai/clip-vit-base-patch32`,
     )
     .action((words: string[], options: ClipOptions) => clip(words, options, context))
 }
