@@ -87,6 +87,7 @@ function expectation(issue: Issue): string {
     case 'too_big':
       return `${issue.inclusive ? 'at most' : 'less than'} ${issue.maximum}${unitOf(issue.origin, issue.maximum)}`
     case 'invalid_union':
+      if ('options' in issue && issue.options !== undefined) return eachOnce(issue.options.map(show))
       if (isExplained(issue)) return issue.message
       return eachOnce(issue.errors.flatMap(([first]) => (first === undefined ? [] : [expectation(first)])))
     case 'invalid_key':

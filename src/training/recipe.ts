@@ -6,7 +6,7 @@ import { readYaml } from '../instruction-data/yaml-file.ts'
 import { tellWrongFields } from '../wrong-fields.ts'
 import { adamWDefaults } from './adamw.ts'
 import { contrastSchema } from './contrast-settings.ts'
-import { parts, stages } from './stages.ts'
+import { parts, stageNames, stages } from './stages.ts'
 
 const part = z.enum(parts)
 const positive = z.number().int().positive()
@@ -33,15 +33,7 @@ const llavaData = z.strictObject({
 
 const recipeSchema = z.strictObject({
   name: z.string().regex(/^[\w.-]+$/, 'letters, digits, dots and dashes'),
-  stage: z.enum([
-    'encoder',
-    'contrastive',
-    'language-model',
-    'word-alignment',
-    'feature-alignment',
-    'instruction-tuning',
-    'single-stage',
-  ]),
+  stage: z.enum(stageNames),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
   /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model (a folder, or ORG/NAME that was pulled), of a
