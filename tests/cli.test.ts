@@ -162,7 +162,8 @@ describe('bad input is one sentence and code 1', { timeout: slow }, () => {
     ['--max-tokens abc', () => options('--max-tokens', 'abc'), /--max-tokens abc: expected a whole number/],
     ['--temperature -1', () => options('--temperature', '-1'), /--temperature -1: expected a number from 0 up/],
     ['--top-p 0', () => options('--top-p', '0'), /--top-p 0: expected a number above 0/],
-    ['--threads 0', () => options('--threads', '0'), /--threads 0: expected a whole number from 1 up/],
+    ['--threads 0', () => options('--threads', '0'), /--threads 0: expected a whole number from 1 to 1024/],
+    ['--threads 100000', () => options('--threads', '100000'), /expected a whole number from 1 to 1024/],
     [
       'a prompt beyond the context',
       () => ['ask', 'why '.repeat(600), '--model', model],

@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { type Classification, Clip, defaultTemplate, wordLabel } from '../clip.ts'
 import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
-import { kindOf, milliseconds, oneOf, wholeNumber } from './options.ts'
+import { kindOf, milliseconds, oneOf, threadCount } from './options.ts'
 import { openPicture } from './picture-input.ts'
 import { clearStatus, drawStatus, paint, printable, progressBar, type Terminal, writeLine } from './terminal.ts'
 
@@ -32,7 +32,7 @@ export function addClipCommand(program: Command, context: CommandContext): void 
     .option('--similarity', 'compare with the texts as they are; no probabilities')
     .option('--truncate', 'cut texts that are too long for the model instead of refusing them')
     .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
-    .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--threads <n>', 'processor threads', threadCount)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
