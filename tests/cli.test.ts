@@ -12,30 +12,32 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { crc32, deflateSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { closeSafetensors, openSafetensors } from '../src/checkpoint/safetensors.ts'
+import { writeOneFile } from './one-file.ts'
 import { runHere } from './run-here.ts'
 import { writeTinyModel } from './tiny-model.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'llava-cli-'))
 const model = join(folder, 'model')
-const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
-const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
 const picture = fileURLToPath(new URL('../fixtures/image/plain.jpg', import.meta.url))
 const question = 'What is it?'
 const slow = 300_000
 
-beforeAll(() => writeTinyModel(model))
+let program = ''
+beforeAll(async () => {
+  await writeTinyModel(model)
+  program = await writeOneFile(fileURLToPath(new URL('../src/cli/main.ts', import.meta.url)), join(folder, 'program'))
+})
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 /** Starts the program as a process of its own. */
 function start(words: readonly string[], { input }: { input?: string | Buffer } = {}) {
-  const child = spawn(process.execPath, ['--import', loader, main, ...words], {
+  const child = spawn(process.execPath, [program, ...words], {
     env: { ...process.env, NO_COLOR: '1' },
   })
   if (input !== undefined) child.stdin.end(input)
