@@ -4,7 +4,7 @@ import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 import { disposeTensor, residentTensor } from './resident-tensor.ts'
 import { createSession, disposeSession, run } from './session.ts'
-import { floats, graph, linear, node, opened, rawTensor } from './tiny-graphs.fixture.ts'
+import { externalTensor, floats, graph, linear, node, opened, rawTensor } from './tiny-graphs.fixture.ts'
 
 setFlagsFromString('--expose-gc')
 const gc: () => void = runInNewContext('gc')
@@ -36,6 +36,21 @@ async function leastGrowth(round: () => Promise<void>): Promise<number> {
   }
   return Math.min(...growths)
 }
+
+test('sessions share initializers without a copy', async () => {
+  const nodes = [node('Add', ['x', 'table'], ['y'])]
+  const model = graph({
+    nodes,
+    inputs: ['x'],
+    outputs: ['y'],
+    initializers: [externalTensor('table', [16, 2 ** 20])],
+  })
+  const table = residentTensor('float32', [16, 2 ** 20])
+  table.data.fill(1)
+  const before = process.memoryUsage.rss()
+  for (let count = 0; count < 3; count++) await opened(model, { initializers: { table } })
+  expect(process.memoryUsage.rss() - before).toBeLessThan(table.data.byteLength)
+})
 
 test('a thousand disposed sessions and their tensors leave nothing behind', async () => {
   expect(await leastGrowth(() => useAndDispose(250))).toBeLessThan(3)

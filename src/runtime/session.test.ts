@@ -123,21 +123,6 @@ describe('createSession', () => {
     expect((await run(multiplier, { x })).y!.data[63]).toBe(189)
   })
 
-  test('does not copy shared initializers', async () => {
-    const nodes = [node('Add', ['x', 'table'], ['y'])]
-    const model = graph({
-      nodes,
-      inputs: ['x'],
-      outputs: ['y'],
-      initializers: [externalTensor('table', [16, 2 ** 20])],
-    })
-    const table = residentTensor('float32', [16, 2 ** 20])
-    table.data.fill(1)
-    const before = process.memoryUsage.rss()
-    for (let count = 0; count < 3; count++) await opened(model, { initializers: { table } })
-    expect(process.memoryUsage.rss() - before).toBeLessThan(table.data.byteLength)
-  })
-
   test('loads a file and writes a profile', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'session-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))
