@@ -8,6 +8,7 @@ import {
   embedTexts,
   readClipFolder,
 } from './generation/clip-model.ts'
+import { findModel } from './generation/find-model.ts'
 import { decodeImage, type ImageSource } from './image/decode.ts'
 import { preprocess } from './image/preprocess.ts'
 import type { LoadOptions } from './llava.ts'
@@ -58,14 +59,14 @@ export const defaultTemplate = 'This is a photo of {}.'
 
 export const Clip = {
   /**
-   * Loads the folder of a CLIPModel or SiglipModel.
+   * Loads a CLIPModel or SiglipModel: a Hugging Face folder, or ORG/NAME that was pulled.
    * Of the options it knows `threads`, `device` and `signal`; the weights stay float32.
    * @throws Error when there is no such folder or a file of it is missing, SyntaxError, TypeError or RangeError when one is corrupt; always one
    *   sentence that names it. `signal.reason` when the signal fires
    */
-  async load(folder: string, { threads, device, signal }: LoadOptions = {}): Promise<Clip> {
+  async load(nameOrFolder: string, { threads, device, signal }: LoadOptions = {}): Promise<Clip> {
     signal?.throwIfAborted()
-    const { tokenizer, imageProcessor, ...parts } = await readClipFolder(folder, { signal })
+    const { tokenizer, imageProcessor, ...parts } = await readClipFolder(await findModel(nameOrFolder), { signal })
     const model = await compileClip(parts, { threads, device, signal })
     const { config } = model
     const images = async (sources: readonly ImageSource[], { signal }: Pick<Limits, 'signal'> = {}) => {

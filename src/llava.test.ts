@@ -267,7 +267,7 @@ describe('loading', () => {
 
   test('says which models there are when a name is no folder', async () => {
     await expect(Llava.load('llava-7b')).rejects.toThrow(
-      'Cannot load the model llava-7b: there is no such folder, expected one or a name of picturebook',
+      'Cannot load the model llava-7b: there is no such folder, expected one, picturebook, or ORG/NAME of a model that was pulled',
     )
   })
 

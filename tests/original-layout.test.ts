@@ -254,7 +254,7 @@ describe('a whole folder with tokenizer.model', () => {
     [
       'an unknown projector',
       { mm_projector_type: 'ldpnet' },
-      /mm_projector_type of an original LLaVA release is "\\"ldpnet\\""/,
+      /of an original LLaVA release: mm_projector_type is "ldpnet", expected "linear"/,
     ],
     ['a resampler', { mm_resampler_type: 'perceiver' }, /mm_resampler_type .* no resampler/],
     ['tokens around pictures', { mm_use_im_start_end: true }, /mm_use_im_start_end is true/],
@@ -276,7 +276,7 @@ describe('a whole folder with tokenizer.model', () => {
     [
       'no layer',
       { mm_vision_select_layer: undefined },
-      /mm_vision_select_layer of an original LLaVA release is missing/,
+      /of an original LLaVA release: mm_vision_select_layer is missing/,
     ],
     ['no norm epsilon', { rms_norm_eps: undefined }, /rms_norm_eps is missing/],
   ])('refuses %s in one sentence', async (_, change, expected) => {

@@ -49,7 +49,7 @@ test('an existing folder is kept unless the caller may replace it', async () => 
   await mkdir(path)
   await writeFolderAtomically(path, (inner) => writeFile(join(inner, 'first'), '')) // empty: may be filled
   const fill = (inner: string) => writeFile(join(inner, 'second'), '')
-  await expect(writeFolderAtomically(path, fill)).rejects.toThrow('found it with 1 entries')
+  await expect(writeFolderAtomically(path, fill)).rejects.toThrow('in it, expected a new or empty folder')
   expect(await readdir(path)).toEqual(['first'])
   await writeFolderAtomically(path, fill, { mayReplace: (names) => names.includes('first') })
   expect(await readdir(path)).toEqual(['second'])

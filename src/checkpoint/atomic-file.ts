@@ -36,7 +36,7 @@ export async function writeFolderAtomically(
   const existing = await listFolder(target)
   if (existing !== undefined && existing.length > 0 && !mayReplace(existing)) {
     throw new Error(
-      `Cannot write folder ${path}: found it with ${existing.length} entries, expected an empty or new folder, or leave to replace a checkpoint`,
+      `Cannot write folder ${path}: found ${existing[0]}${existing.length > 1 ? ` and ${existing.length - 1} more` : ''} in it, expected a new or empty folder, or an earlier result of the same kind`,
     )
   }
   const temporary = besides(target, 'partial')

@@ -185,10 +185,10 @@ describe('readAdapter refuses', () => {
   test.each([
     ['another method', { peft_type: 'IA3' }, /^TypeError: Cannot read the adapter X: .*peft_type/],
     ['a rank of 0', { r: 0 }, /r: /],
-    ['DoRA', { use_dora: true }, /use_dora: expected it to be off/],
-    ['another scale', { use_rslora: true }, /use_rslora: expected it to be off/],
-    ['ranks by layer', { rank_pattern: { q_proj: 4 } }, /rank_pattern.q_proj: expected none/],
-    ['trained biases', { bias: 'all' }, /bias: /],
+    ['DoRA', { use_dora: true }, /use_dora is true, expected false/],
+    ['another scale', { use_rslora: true }, /use_rslora is true, expected false/],
+    ['ranks by layer', { rank_pattern: { q_proj: 4 } }, /rank_pattern.q_proj is 4, expected nothing/],
+    ['trained biases', { bias: 'all' }, /bias is "all", expected "none"/],
     [
       'tensors of another rank',
       { r: 4 },

@@ -10,6 +10,7 @@ import { z } from 'zod'
 import { disposeTensor, residentTensor } from '../runtime/resident-tensor.ts'
 import { createSession, disposeSession, run, type Session } from '../runtime/session.ts'
 import { addLowRank, input, scaleBy, writeOnnx } from '../tensor/index.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { hasCode, writeFileAtomically, writeFolderAtomically } from './atomic-file.ts'
 import { isFloat, toFloat32 } from './dtype.ts'
 import { quote, readStrictJson } from './json.ts'
@@ -235,8 +236,8 @@ function expectPair(
   return { A, B }
 }
 
-const off = z.literal(false, 'expected it to be off').nullish()
-const none = z.record(z.string(), z.never('expected none')).nullish()
+const off = z.literal(false).nullish()
+const none = z.record(z.string(), z.never()).nullish()
 
 /** Fields that change the equation must be absent or off; all others are only about training. */
 const adapterConfig = z.looseObject({
@@ -257,8 +258,9 @@ const adapterConfig = z.looseObject({
 function parseConfig(value: unknown, failure: string): z.infer<typeof adapterConfig> {
   const result = adapterConfig.safeParse(value)
   if (result.success) return result.data
-  const problems = result.error.issues.map(({ path, message }) => `${path.join('.') || 'the file'}: ${message}`)
-  throw new TypeError(`${failure}: ${configFile} does not describe a plain LoRA adapter: ${problems.join('; ')}`)
+  throw new TypeError(
+    `${failure}: ${configFile} does not describe a plain LoRA adapter: ${tellWrongFields(result.error, value)}`,
+  )
 }
 
 async function expectFiles(folder: string, failure: string): Promise<void> {

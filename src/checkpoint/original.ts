@@ -10,6 +10,7 @@ import { stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { type LlavaConfig, parseLlavaConfig } from '../model/config.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { quote, readStrictJson } from './json.ts'
 
 export type OriginalModel = {
@@ -133,11 +134,7 @@ export async function readOriginalModel(folder: string, json: unknown): Promise<
 function parseOriginal(json: unknown): OriginalConfig {
   const result = originalSchema.safeParse(json)
   if (result.success) return result.data
-  const issue = result.error.issues[0]
-  const key = issue?.path.join('.') || 'the file'
-  const found = issue?.path.reduce<unknown>((value, name) => (value as Record<PropertyKey, unknown>)?.[name], json)
-  const text = found === undefined ? 'missing' : quote(JSON.stringify(found))
-  throw new Error(`${reading}: ${key} of an original LLaVA release is ${text}: ${issue?.message}`)
+  throw new Error(`${reading} of an original LLaVA release: ${tellWrongFields(result.error, json)}`)
 }
 
 function languageKind({ architectures: [name = ''] }: OriginalConfig): 'llama' | 'mistral' | 'qwen2' {

@@ -6,6 +6,7 @@
  */
 
 import { z } from 'zod'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { type Dtype, dtypeBytes } from './dtype.ts'
 import { parseStrictJson, quote } from './json.ts'
 
@@ -91,8 +92,7 @@ function parseMetadata(value: unknown, what: string): ReadonlyMap<string, string
 function parseEntry(value: unknown, what: string): TensorEntry {
   const result = entrySchema.safeParse(value)
   if (!result.success) {
-    const issue = result.error.issues[0]
-    throw new SyntaxError(`Cannot parse ${what}: ${issue?.path.join('.') || 'the entry'}: ${issue?.message}`)
+    throw new SyntaxError(`Cannot parse ${what}: ${tellWrongFields(result.error, value)}`)
   }
   const { dtype, shape, data_offsets } = result.data
   const [begin, end] = data_offsets

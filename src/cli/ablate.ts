@@ -33,7 +33,7 @@ import {
 } from './ablation-results.ts'
 import { tableLines, tableMarkdown } from './ablation-table.ts'
 import type { CommandContext } from './context.ts'
-import { expectWritableFolder, kindOf, oneOf, wholeNumber } from './options.ts'
+import { expectWritableFolder, kindOf, oneOf, threadCount, wholeNumber } from './options.ts'
 import { paint, quoted, writeLine } from './terminal.ts'
 
 type AblateOptions = {
@@ -58,7 +58,7 @@ export function addAblateCommand(program: Command, context: CommandContext): voi
     .option('--only <names...>', 'only these variants; the table also shows those that are finished')
     .option('--seeds <list>', 'such as 1,2,3 (default: as the file says)', seedList)
     .option('--scenes <n>', 'scenes to score with (default: as the file says)', wholeNumber('--scenes', { from: 1 }))
-    .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--threads <n>', 'processor threads', threadCount)
     .option('--device <name>', `where training computes: ${devices.join(', ')}`, oneOf('--device', devices), 'cpu')
     .option('--quiet', 'print nothing')
     .option('--json', 'print every event and the results as lines of JSON')

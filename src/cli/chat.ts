@@ -62,37 +62,14 @@ async function chat(images: readonly string[], options: ChatOptions, context: Co
   const pictures = await Promise.all(images.map((image) => decodeImage(image, { signal: watch.signal })))
   await withModel(options, context, async (llava, { name }) => {
     const session: Session = { conversation: llava.conversation(), pictures, answering: undefined, failures: 0 }
-    const typed = process.stdin.isTTY === true && stdout.live
-    const reader = createInterface({
-      input: process.stdin,
-      ...(typed && { output: process.stdout, prompt: paint(stdout, 'cyan', '> ') }),
-      terminal: typed,
-      crlfDelay: Number.POSITIVE_INFINITY,
-    })
-    // With a terminal in raw mode, Ctrl-C comes as a key and not as a signal.
-    reader.on('SIGINT', () => {
-      if (session.answering === undefined || session.answering.signal.aborted) watch.interrupt(130)
-      else session.answering.abort()
-    })
-    let closed = false
-    reader.on('close', () => {
-      closed = true
-    })
-    const leave = () => {
-      session.answering?.abort()
-      reader.close()
-    }
-    watch.signal.addEventListener('abort', leave, { once: true })
-    const prompt = () => {
-      if (typed && !closed) reader.prompt()
-    }
-    if (typed) {
+    const lines = readLines(session, context)
+    if (lines.typed) {
       const about = pictures.length > 0 ? `, ${pictures.length} picture${pictures.length > 1 ? 's' : ''} at hand` : ''
       writeLine(stdout, paint(stdout, 'dim', `${printable(name)}${about}. /help lists the commands.`))
     }
-    prompt()
+    lines.prompt()
     try {
-      for await (const text of reader) {
+      for await (const text of lines.reader) {
         if (watch.signal.aborted) break
         const line = readChatLine(text)
         if (line.kind === 'quit') break
@@ -101,17 +78,52 @@ async function chat(images: readonly string[], options: ChatOptions, context: Co
           session.failures++
           writeLine(context.stderr, `llava: ${explain(error)}`)
         })
-        prompt()
+        lines.prompt()
       }
     } finally {
-      watch.signal.removeEventListener('abort', leave)
-      if (typed && closed) writeLine(stdout) // Ctrl-C and Ctrl-D leave the cursor behind the prompt
-      reader.close()
+      lines.close()
       session.conversation.dispose()
     }
     // A script wants to know; a person has seen it.
-    if (!typed && session.failures > 0) process.exitCode = 1
+    if (!lines.typed && session.failures > 0) process.exitCode = 1
   })
+}
+
+/** The lines of standard input, with a prompt before each where a person types them. */
+function readLines(session: Session, { stdout, watch }: CommandContext) {
+  const typed = process.stdin.isTTY === true && stdout.live
+  const reader = createInterface({
+    input: process.stdin,
+    ...(typed && { output: process.stdout, prompt: paint(stdout, 'cyan', '> ') }),
+    terminal: typed,
+    crlfDelay: Number.POSITIVE_INFINITY,
+  })
+  // With a terminal in raw mode, Ctrl-C comes as a key and not as a signal.
+  reader.on('SIGINT', () => {
+    if (session.answering === undefined || session.answering.signal.aborted) watch.interrupt(130)
+    else session.answering.abort()
+  })
+  let closed = false
+  reader.on('close', () => {
+    closed = true
+  })
+  const leave = () => {
+    session.answering?.abort()
+    reader.close()
+  }
+  watch.signal.addEventListener('abort', leave, { once: true })
+  return {
+    reader,
+    typed,
+    prompt: () => {
+      if (typed && !closed) reader.prompt()
+    },
+    close: () => {
+      watch.signal.removeEventListener('abort', leave)
+      if (typed && closed) writeLine(stdout) // Ctrl-C and Ctrl-D leave the cursor behind the prompt
+      reader.close()
+    },
+  }
 }
 
 async function obey(

@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { type Classification, Clip, defaultTemplate, wordLabel } from '../clip.ts'
 import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
-import { kindOf, milliseconds, oneOf, wholeNumber } from './options.ts'
+import { kindOf, milliseconds, oneOf, threadCount } from './options.ts'
 import { openPicture } from './picture-input.ts'
 import { clearStatus, drawStatus, paint, printable, progressBar, type Terminal, writeLine } from './terminal.ts'
 
@@ -21,15 +21,18 @@ type ClipOptions = {
 export function addClipCommand(program: Command, context: CommandContext): void {
   program
     .command('clip')
-    .usage('[options] --model FOLDER IMAGE… LABEL…')
+    .usage('[options] --model MODEL IMAGE… LABEL…')
     .description('tell which labels go with a picture, with a CLIP or SigLIP model')
     .argument('[words...]', 'picture files (- reads one from standard input), then the labels')
-    .requiredOption('-m, --model <folder>', 'the Hugging Face folder of a CLIPModel or SiglipModel')
+    .requiredOption(
+      '-m, --model <name|folder>',
+      'the Hugging Face folder of a CLIPModel or SiglipModel, or ORG/NAME that was pulled',
+    )
     .option('--template <text>', `the text made of a label, {} in its place (default: "${defaultTemplate}")`)
     .option('--similarity', 'compare with the texts as they are; no probabilities')
     .option('--truncate', 'cut texts that are too long for the model instead of refusing them')
     .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
-    .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--threads <n>', 'processor threads', threadCount)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -41,7 +44,7 @@ Examples:
   $ llava clip photo.jpg cat dog 'two birds' --model ./clip-vit-large-patch14
   $ llava clip a.png b.png indoors outdoors --template 'a picture taken {}' --model ./siglip-base-patch16-224
   $ llava clip photo.jpg 'a cat asleep on a red sofa' --similarity --model ./clip-vit-base-patch32
-  $ llava clip *.jpg cat dog --json --model ./clip-vit-base-patch32`,
+  $ llava clip *.jpg cat dog --json --model openai/clip-vit-base-patch32`,
     )
     .action((words: string[], options: ClipOptions) => clip(words, options, context))
 }

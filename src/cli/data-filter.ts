@@ -1,19 +1,18 @@
 /** `llava data filter` and `llava data mix`: rows chosen from a file, and files put together. */
 
 import type { FileHandle } from 'node:fs/promises'
-import { readFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { parse } from 'yaml'
 import { z } from 'zod'
 import { writeFileAtomically } from '../checkpoint/atomic-file.ts'
 import { decodeImage } from '../image/decode.ts'
 import { jsonElements, wholeFile } from '../instruction-data/json-elements.ts'
-import { checked, readJsonLines, unreadable } from '../instruction-data/lines.ts'
+import { checked, readJsonLines } from '../instruction-data/lines.ts'
 import { imageSchema } from '../instruction-data/llava-json.ts'
 import { type MixtureFile, mixRows, mixtureSchema } from '../instruction-data/mixture-file.ts'
 import { nearDuplicatePictures, nearDuplicateTexts, pictureHash } from '../instruction-data/near-duplicates.ts'
 import { balanceByNounPhrases, paperBalance } from '../instruction-data/noun-phrases.ts'
+import { readYaml } from '../instruction-data/yaml-file.ts'
 import type { CommandContext } from './context.ts'
 import { type Shard, shardOf } from './generate-options.ts'
 import { decimalNumber, expectWritableFile, wholeNumber } from './options.ts'
@@ -194,16 +193,7 @@ async function mix(
 }
 
 async function readMixture(file: string): Promise<MixtureFile> {
-  const text = await readFile(file, 'utf8').catch((cause) => Promise.reject(unreadable(file, cause)))
-  let value: unknown
-  try {
-    value = parse(text)
-  } catch (cause) {
-    throw new SyntaxError(`Cannot read ${file}: ${cause instanceof Error ? cause.message.split('\n')[0] : cause}`, {
-      cause,
-    })
-  }
-  return checked(mixtureSchema, { value, where: file })
+  return checked(mixtureSchema, { value: await readYaml(file), where: file })
 }
 
 async function* rowsOf(file: string): AsyncGenerator<FilterRow> {

@@ -18,9 +18,17 @@ describe('explain', () => {
     expect(explain(folder)).toBe('Cannot read /: it is a folder, expected a file')
   })
 
-  test('takes the prefix of commander away', () => {
+  test('says what the parser of command lines refuses as everything else is said', () => {
     const error = new CommanderError(1, 'x', "error: unknown option '--modle'\n(Did you mean --model?)")
-    expect(explain(error)).toBe("unknown option '--modle' (Did you mean --model?)")
+    expect(explain(error)).toBe('Cannot use --modle: there is no such option, did you mean --model?')
+    const said = (message: string) => explain(new CommanderError(1, 'x', `error: ${message}`))
+    expect(said("unknown command 'x'")).toBe('Cannot run x: there is no such command')
+    expect(said("required option '--out <file>' not specified")).toBe('Cannot run: the option --out <file> is missing')
+    expect(said("missing required argument 'recipe'")).toBe('Cannot run: the argument recipe is missing')
+    expect(said("option '--seed <n>' argument missing")).toBe('Cannot use --seed <n>: its value is missing')
+    expect(said("too many arguments for 'list'. Expected 0 arguments but got 1.")).toBe(
+      'Cannot run list: found too many arguments (1), expected 0',
+    )
   })
 })
 

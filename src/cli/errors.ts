@@ -5,7 +5,7 @@ import { printable } from './terminal.ts'
 
 /** One sentence for any error: its first line, no final period, system errors in words. */
 export function explain(error: unknown): string {
-  if (error instanceof CommanderError) return oneLine(error.message.replace(/^error: /, ''))
+  if (error instanceof CommanderError) return oneLine(inOurWords(error.message))
   if (!(error instanceof Error)) return oneLine(String(error))
   return oneLine(systemTrouble(error) ?? (error.message || error.name))
 }
@@ -18,6 +18,25 @@ export function report(error: unknown, { debug }: { debug: boolean }): string {
   for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
     causes.push(cause.stack ?? cause.message)
   return `${sentence}${causes.join('\ncaused by ')}\n`
+}
+
+/** What the parser of command lines says, and how we say it. */
+const wordings: readonly [RegExp, string][] = [
+  [/^unknown option '(.+)'$/, 'Cannot use $1: there is no such option'],
+  [/^unknown command '(.+)'$/, 'Cannot run $1: there is no such command'],
+  [/^required option '(.+)' not specified$/, 'Cannot run: the option $1 is missing'],
+  [/^missing required argument '(.+)'$/, 'Cannot run: the argument $1 is missing'],
+  [/^option '(.+)' argument missing$/, 'Cannot use $1: its value is missing'],
+  [
+    /^too many arguments for '(.+)'\. Expected (\d+) arguments? but got (\d+)\.?$/,
+    'Cannot run $1: found too many arguments ($3), expected $2',
+  ],
+]
+
+function inOurWords(message: string): string {
+  const [said = '', suggestion = ''] = message.replace(/^error: /, '').split('\n')
+  const sentence = wordings.reduce((text, [pattern, ours]) => text.replace(pattern, ours), said)
+  return suggestion === '' ? sentence : `${sentence}, ${suggestion.replace(/^\(D(.*)\)$/, 'd$1')}`
 }
 
 const troubles: Readonly<Record<string, string>> = {

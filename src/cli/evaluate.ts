@@ -32,7 +32,7 @@ export function addEvaluateCommand(program: Command, context: CommandContext): v
     .addHelpText(
       'after',
       `
-Example:
+Examples:
   $ llava evaluate --scenes 500
   $ llava evaluate --scenes 200 --objects 5-8
   $ llava evaluate --model runs/picturebook-instruction-tuning/model --split held-out-style`,

@@ -6,7 +6,7 @@ import { type Precision, precisions } from '../generation/precision.ts'
 import { Llava } from '../llava.ts'
 import { type Device, devices } from '../runtime/device.ts'
 import type { CommandContext } from './context.ts'
-import { decimalNumber, oneOf, wholeNumber } from './options.ts'
+import { decimalNumber, oneOf, threadCount, wholeNumber } from './options.ts'
 import { clearStatus, drawStatus, formatSeconds, paint, printable, progressBar, writeLine } from './terminal.ts'
 
 export type ModelOptions = {
@@ -44,7 +44,7 @@ export function addModelOptions(command: Command): Command {
       oneOf('--kv-cache', cacheTypes),
     )
     .option('--device <name>', `where the model runs: ${devices.join(', ')} (default: cpu)`, oneOf('--device', devices))
-    .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--threads <n>', 'processor threads', threadCount)
     .option('--no-picture-cache', 'encode every picture again, and keep nothing of it on disk')
 }
 

@@ -4,6 +4,7 @@ import { constants } from 'node:fs'
 import { access, readdir, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { mostObjects } from '../picturebook/scene.ts'
+import { mostThreads } from '../runtime/device.ts'
 
 type Range = { readonly from?: number; readonly above?: number; readonly to?: number }
 
@@ -15,6 +16,9 @@ export function wholeNumber(option: string, range: Range = {}): (text: string) =
     throw new RangeError(`Cannot use ${option} ${text || "''"}: expected a whole number${describe(range)}`)
   }
 }
+
+/** The value of `--threads`, wherever there is this option. */
+export const threadCount = wholeNumber('--threads', { from: 1, to: mostThreads })
 
 /** The same for decimal numbers. */
 export function decimalNumber(option: string, range: Range = {}): (text: string) => number {

@@ -12,6 +12,7 @@ import { report } from './errors.ts'
 import { addEvaluateCommand } from './evaluate.ts'
 import { addExportCommand } from './export.ts'
 import { addGenerateCommand } from './generate.ts'
+import { helpStyle } from './help.ts'
 import { addInfoCommand } from './info.ts'
 import { watchInterruptions } from './interruption.ts'
 import { addMergeCommand } from './merge.ts'
@@ -36,8 +37,9 @@ export async function runProgram(words: readonly string[]): Promise<number> {
     const first = words.every((word) => word === '--debug')
     await program.parseAsync(first ? ['start', ...words] : [...words], { from: 'user' })
   } catch (error) {
-    const shown = error instanceof CommanderError && error.exitCode === 0 // --help, --version
-    if (!shown && watch.interruption() === undefined) {
+    const shown = error instanceof CommanderError && /^commander\.(help|version)/.test(error.code)
+    if (shown) return error.exitCode // 1 where a command of commands was given none
+    if (watch.interruption() === undefined) {
       stderr.write(report(error, { debug }))
       return 1
     }
@@ -52,13 +54,14 @@ export async function runProgram(words: readonly string[]): Promise<number> {
 
 function makeProgram(context: CommandContext, { version }: { version: string }): Command {
   const program = new Command('llava')
-    .description('LLaVA in TypeScript: ask about pictures, train, look inside.')
-    .version(version, '-V, --version')
+    .description('LLaVA in TypeScript: ask about pictures, make instruction data, train, evaluate.')
+    .version(version, '-V, --version', 'print the version')
     .option('--debug', 'print the stack trace of an error')
     // Settings come before the commands, which inherit them.
     .exitOverride()
     .configureOutput({ outputError: () => {} }) // errors are said once, by `report`
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp(helpStyle)
+    .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .showSuggestionAfterError()
     .addHelpText(

@@ -12,7 +12,7 @@ import { readRecipe } from '../training/recipe.ts'
 import { train as runRecipe } from '../training/run.ts'
 import { stages } from '../training/stages.ts'
 import type { CommandContext } from './context.ts'
-import { entriesOf, expectWritableFolder, oneOf, wholeNumber } from './options.ts'
+import { entriesOf, expectWritableFolder, oneOf, threadCount } from './options.ts'
 import { quoted, writeLine } from './terminal.ts'
 import { trainingProgress } from './training-progress.ts'
 
@@ -36,7 +36,7 @@ export function addTrainCommand(program: Command, context: CommandContext): void
     .argument('<recipe>', 'a recipe file; the paths in it are relative to the current folder')
     .option('--out <folder>', 'where log and checkpoints go (default: runs/<name of the recipe>)')
     .option('--resume', 'go on from the newest checkpoint in that folder')
-    .option('--threads <n>', 'processor threads', wholeNumber('--threads', { from: 1 }))
+    .option('--threads <n>', 'processor threads', threadCount)
     .option('--device <name>', `where the model computes: ${devices.join(', ')}`, oneOf('--device', devices), 'cpu')
     .option(
       '--export <folder>',

@@ -1,5 +1,7 @@
 /** Reading tokenizer.json and tokenizer_config.json of Hugging Face: unknown JSON in, checked facts out. */
+
 import { z } from 'zod'
+import { tellWrongFields } from '../wrong-fields.ts'
 
 const component = z.looseObject({ type: z.string() })
 
@@ -13,7 +15,7 @@ const tokenizerFile = z.looseObject({
   decoder: component.nullable().default(null),
   model: z.looseObject({
     type: z.literal('BPE').default('BPE'),
-    vocab: z.custom<Record<string, number>>((value) => isRecord(value), 'expected an object'),
+    vocab: z.custom<Record<string, number>>((value) => isRecord(value), 'an object'),
     merges: z.array(z.union([z.string(), z.tuple([z.string(), z.string()])])),
   }),
 })
@@ -109,12 +111,11 @@ function adds(part: Component): boolean {
   return part.type === 'ByteLevel' && part.add_prefix_space === true
 }
 
-/** @throws TypeError naming the first field of file `name` that is missing or wrong */
+/** @throws TypeError naming the fields of file `name` that are missing or wrong */
 export function check<T extends z.ZodType>(schema: T, json: unknown, name: string): z.infer<T> {
   const result = schema.safeParse(json)
   if (result.success) return result.data
-  const issue = result.error.issues[0]
-  throw new TypeError(`Cannot read ${name}: field ${issue?.path.join('.') || '(root)'}: ${issue?.message}`)
+  throw new TypeError(`Cannot read ${name}: ${tellWrongFields(result.error, json)}`)
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -82,8 +82,12 @@ describe('loadTokenizer', () => {
 
   test.each<[string, unknown, RegExp]>([
     ['no object', 'text', /Cannot read tokenizer.json/],
-    ['no model', {}, /field model/],
-    ['another model', { ...tokenizerJson, model: { ...tokenizerJson.model, type: 'Unigram' } }, /field model.type/],
+    ['no model', {}, /: model is missing/],
+    [
+      'another model',
+      { ...tokenizerJson, model: { ...tokenizerJson.model, type: 'Unigram' } },
+      /model.type is "Unigram", expected "BPE"/,
+    ],
     ['another decoder', { ...tokenizerJson, decoder: { type: 'WordPiece' } }, /found WordPiece/],
     ['no decoder', { ...tokenizerJson, decoder: null }, /found none/],
   ])('refuses a file with %s', (_, json, message) => {

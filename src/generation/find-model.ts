@@ -32,6 +32,6 @@ export async function findModel(nameOrFolder: string, action = 'load the model')
   throw new Error(
     isHubName(name)
       ? `${start}: there is no such folder and no such model in the cache, expected one, or fetch it with llava pull ${name}${revision === undefined ? '' : ` --revision ${revision}`}`
-      : `${start}: there is no such folder, expected one or a name of ${names}`,
+      : `${start}: there is no such folder, expected one, ${names}, or ORG/NAME of a model that was pulled`,
   )
 }

@@ -135,7 +135,7 @@ describe('one sentence names what is wrong', () => {
     await change('tokenizer_config.json', { llava_template: 'alpaca' })
     expect((await failure()).message).toContain('tokenizer_config.json: cannot find the template alpaca')
     await change('tokenizer_config.json', { llava_template: 7 })
-    expect((await failure()).message).toContain('tokenizer_config.json: llava_template is not valid')
+    expect((await failure()).message).toContain('tokenizer_config.json: llava_template is 7, expected a string')
     await change('tokenizer_config.json', { llava_template: undefined })
     await write('chat_template.jinja', '{% for %}')
     expect(await failure()).toBeInstanceOf(SyntaxError)
@@ -147,7 +147,7 @@ describe('one sentence names what is wrong', () => {
     expect(error).toBeInstanceOf(RangeError)
     expect(error.message).toContain('generation_config.json: cannot generate: topP is 7')
     await write('generation_config.json', { max_new_tokens: 'many' })
-    expect((await failure()).message).toContain('generation_config.json: max_new_tokens is not valid')
+    expect((await failure()).message).toContain('generation_config.json: max_new_tokens is "many", expected a number')
   })
 
   test('the folder is a file or not there', async () => {

@@ -12,6 +12,7 @@ import { loadTokenizer, type Tokenizer } from '../conversation/tokenizer.ts'
 import { type ImageProcessorConfig, readImageProcessorConfig } from '../image/processor-config.ts'
 import type { Size } from '../image/tiles.ts'
 import type { LlavaConfig } from '../model/config.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { checkSamplingOptions, type SamplingOptions } from './sampling.ts'
 
 export type ModelFolder = {
@@ -116,8 +117,7 @@ const generationSchema = z.looseObject({
 function readGenerationConfig(json: unknown): { eosTokens: number[]; defaults: ModelFolder['defaults'] } {
   const parsed = generationSchema.safeParse(json)
   if (!parsed.success) {
-    const issue = parsed.error.issues[0]
-    throw new TypeError(`${issue?.path.join('.') || 'the file'} is not valid: ${issue?.message ?? 'unknown reason'}`)
+    throw new TypeError(tellWrongFields(parsed.error, json))
   }
   const file = parsed.data
   const given = <T>(value: T | null | undefined): T | undefined => value ?? undefined
@@ -151,9 +151,9 @@ export async function findTemplateSource(
   { config, tokenizer, tokenizerConfig }: TemplateParts,
 ): Promise<TemplateSource> {
   const named = await attempt(folder, 'tokenizer_config.json', async () => {
-    const { data } = namedTemplate.safeParse(tokenizerConfig ?? {})
-    if (data === undefined) throw new TypeError('llava_template is not valid: expected the name of a template')
-    return data
+    const parsed = namedTemplate.safeParse(tokenizerConfig ?? {})
+    if (!parsed.success) throw new TypeError(tellWrongFields(parsed.error, tokenizerConfig))
+    return parsed.data
   })
   // Models trained here name their template: its ids are exactly those that training saw. The Jinja form is for other programs.
   if (typeof named.llava_template === 'string') return { name: named.llava_template, file: 'tokenizer_config.json' }

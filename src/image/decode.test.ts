@@ -99,9 +99,9 @@ describe('decodeImage refuses in one sentence', () => {
     ['http as URL', new URL('http://127.0.0.1/cat.png'), 'download it first', TypeError, 'invalid_image_url'],
     ['a data URI', 'data:image/png;base64,AAAA', 'decode its base64 first', TypeError, 'invalid_image_url'],
     ['a file on another host', 'file://host/cat.png', 'names no local file', TypeError, 'invalid_image_url'],
-    ['a directory', folder, `Cannot read ${folder}: found a directory`, Error, 'image_file_not_found'],
+    ['a folder', folder, `Cannot read ${folder}: it is a folder`, Error, 'image_file_not_found'],
     ['a missing file', `${folder}/no.png`, `Cannot read ${folder}/no.png: no such file`, Error, 'image_file_not_found'],
-    ['a device', '/dev/zero', 'found a device or pipe', Error, 'image_file_not_found'],
+    ['a device', '/dev/zero', 'it is a device or pipe', Error, 'image_file_not_found'],
     ['a name with a zero byte', 'a\0b', 'cannot be opened', Error, 'image_file_not_found'],
   ])('%s', async (_, source, words, type, cause) => {
     const error = await refusal(source)
@@ -228,7 +228,7 @@ test('damaged bytes give a picture or one of our refusals, never another error',
 test.skipIf(process.platform === 'win32')('a pipe is refused instead of waited for', async () => {
   const path = join(folder, 'pipe.png')
   if (spawnSync('mkfifo', [path]).status !== 0) return
-  expect((await refusal(path)).message).toContain('found a device or pipe')
+  expect((await refusal(path)).message).toContain('it is a device or pipe')
 })
 
 async function refusal(source: ImageSource): Promise<Error> {

@@ -200,8 +200,8 @@ async function readPictureFile(
     throw new Error(`Cannot read ${name}: ${fileTrouble(error)}`, fault('image_file_not_found'))
   })
   if (!status.isFile()) {
-    const found = status.isDirectory() ? 'a directory' : 'a device or pipe'
-    throw new Error(`Cannot read ${name}: found ${found}, expected a picture file`, fault('image_file_not_found'))
+    const found = status.isDirectory() ? 'a folder' : 'a device or pipe'
+    throw new Error(`Cannot read ${name}: it is ${found}, expected a picture file`, fault('image_file_not_found'))
   }
   checkByteCount(status.size, { name, maxBytes })
   return await readFile(path, signal === undefined ? {} : { signal }).catch((error: unknown) => {
@@ -249,6 +249,7 @@ function fileTrouble(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
   if (code === 'ENOENT' || code === 'ENOTDIR') return 'no such file'
   if (code === 'EACCES' || code === 'EPERM') return 'permission denied'
+  if (code === 'ENAMETOOLONG') return 'no file can have so long a name'
   return `the file cannot be opened (${typeof code === 'string' ? code : 'unknown reason'})`
 }
 

@@ -90,7 +90,9 @@ describe('preprocess', () => {
 
   test.each(['square-crop', 'pad'] as const)('refuses an endless strip instead of filling memory: %s', (aspect) => {
     const strip = filledPixels(1, 3_000_000)
-    expect(() => preprocess(strip, readImageProcessorConfig(clip), { aspect })).toThrow(RangeError)
+    const prepare = () => preprocess(strip, readImageProcessorConfig(clip), { aspect })
+    expect(prepare).toThrow(RangeError)
+    expect(prepare).toThrow(/^Cannot prepare a 1x3000000 picture: it would take \d+x\d+ pixels on the way, expected/)
   })
 })
 

@@ -5,7 +5,7 @@
  * differently). "Pad" is what LLaVA-1.5 was fine-tuned with: nothing at the borders is lost; "square-crop" is what its
  * published configuration does and what feature alignment used.
  */
-import { filledPixels, type Pixels, paste, type Rgb } from './pixels.ts'
+import { filledPixels, maxPixelCount, type Pixels, paste, type Rgb } from './pixels.ts'
 import type { ImageProcessorConfig, Triple } from './processor-config.ts'
 import { type Filter, resize } from './resize.ts'
 import { bestResolution, cutTiles, gridOf, type Size, type TileGrid } from './tiles.ts'
@@ -114,6 +114,7 @@ export function padToSquare(picture: Pixels, colour: Rgb): Pixels {
   const { width, height } = picture
   if (width === height) return picture
   const side = Math.max(width, height)
+  expectRoom(picture, { width: side, height: side })
   const square = filledPixels(side, side, colour)
   paste(square, picture, { x: Math.floor((side - width) / 2), y: Math.floor((side - height) / 2) })
   return square
@@ -126,9 +127,19 @@ export function resizeShortestEdge(
 ): Pixels {
   const { width, height } = picture
   const longestEdge = Math.trunc((shortestEdge * Math.max(width, height)) / Math.min(width, height))
-  return width <= height
-    ? resize(picture, { width: shortestEdge, height: longestEdge, filter })
-    : resize(picture, { width: longestEdge, height: shortestEdge, filter })
+  const size =
+    width <= height ? { width: shortestEdge, height: longestEdge } : { width: longestEdge, height: shortestEdge }
+  expectRoom(picture, size)
+  return resize(picture, { ...size, filter })
+}
+
+/** Throws before memory is asked for: a strip of pixels becomes very long when its short side is enlarged. */
+function expectRoom({ width, height }: Pixels, needed: Size): void {
+  if (needed.width * needed.height <= maxPixelCount) return
+  throw new RangeError(
+    `Cannot prepare a ${width}x${height} picture: it would take ${needed.width}x${needed.height} pixels on the way, ` +
+      `expected at most ${maxPixelCount}, so a picture that is less long`,
+  )
 }
 
 /** The middle of the picture at the given size, with black where the picture is smaller. */

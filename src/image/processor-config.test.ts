@@ -102,7 +102,7 @@ describe('readImageProcessorConfig', () => {
     ['do_resize', 'yes'],
   ])('refuses %s = %j, naming the key', (key, value) => {
     expect(() => readImageProcessorConfig({ ...complete, [key]: value })).toThrow(
-      new RegExp(`^Cannot read preprocessor_config.json: ${key}.* is not valid: `),
+      new RegExp(`^Cannot read preprocessor_config.json: ${key}.* is .*, expected `),
     )
   })
 

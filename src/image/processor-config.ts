@@ -3,7 +3,9 @@
  *
  * The file comes with somebody else's download, so it is parsed once, here, and refused when it lacks what it must say.
  */
+
 import { z } from 'zod'
+import { tellWrongFields } from '../wrong-fields.ts'
 import type { Filter } from './resize.ts'
 import type { Size } from './tiles.ts'
 
@@ -56,9 +58,7 @@ export function readImageProcessorConfig(
 ): ImageProcessorConfig {
   const parsed = configSchema.safeParse(json)
   if (!parsed.success) {
-    const issue = parsed.error.issues[0]
-    const key = issue === undefined || issue.path.length === 0 ? 'the file' : issue.path.join('.')
-    throw new TypeError(`Cannot read ${name}: ${key} is not valid: ${issue?.message ?? 'unknown reason'}`)
+    throw new TypeError(`Cannot read ${name}: ${tellWrongFields(parsed.error, json)}`)
   }
   const file = parsed.data
   const need = <T>(key: keyof typeof file, value: T | null | undefined): T => {
@@ -152,24 +152,22 @@ const configSchema = z.looseObject({
   do_resize: z.boolean().nullish(),
   size: z
     .union([side, z.looseObject({ shortest_edge: side }), rectangle], {
-      error: 'expected a side, {shortest_edge} or {height, width}, each 1 to 8192',
+      error: 'a side, {shortest_edge} or {height, width}, each 1 to 8192',
     })
     .nullish(),
   resample: z
     .union([z.literal(0), z.literal(1), z.literal(2), z.literal(3)], {
-      error: 'expected 0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)',
+      error: '0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)',
     })
     .nullish(),
   do_center_crop: z.boolean().nullish(),
-  crop_size: z.union([side, rectangle], { error: 'expected a side or {height, width}, each 1 to 8192' }).nullish(),
+  crop_size: z.union([side, rectangle], { error: 'a side or {height, width}, each 1 to 8192' }).nullish(),
   image_grid_pinpoints: pinpoints.nullish(),
   do_rescale: z.boolean().nullish(),
   rescale_factor: z.number().positive().nullish(),
   do_normalize: z.boolean().nullish(),
   image_mean: triple.nullish(),
-  image_std: triple
-    .refine((values) => values.every((value) => value > 0), { error: 'expected 3 numbers above 0' })
-    .nullish(),
+  image_std: triple.refine((values) => values.every((value) => value > 0), { error: '3 numbers above 0' }).nullish(),
 })
 
 type FileConfig = z.infer<typeof configSchema>

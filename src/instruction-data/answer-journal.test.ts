@@ -51,6 +51,8 @@ describe('openJournal', () => {
   test('names a line that is no event', async () => {
     const path = join(folder, 'broken.jsonl')
     await writeFile(path, `${JSON.stringify(answer)}\n{"event":"party"}\n`)
-    await expect(openJournal(path)).rejects.toThrow(/^Cannot read .*broken.jsonl, line 2: event: /)
+    await expect(openJournal(path)).rejects.toThrow(
+      /^Cannot read .*broken.jsonl, line 2: event is "party", expected "sent" or "answer" or /,
+    )
   })
 })

@@ -7,8 +7,9 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { extname, join } from 'node:path'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { readCaptionTable, type TableOptions } from './caption-table.ts'
-import { firstIssue, unreadable } from './lines.ts'
+import { unreadable } from './lines.ts'
 import { inOurNames, readPictureRows } from './picture-rows.ts'
 import { type PictureOrProblem, symbolicPictureSchema } from './symbolic-picture.ts'
 
@@ -123,8 +124,9 @@ function readFields(text: string, image: string) {
   const given = Object.entries({ captions, boxes, width, height }).filter(
     ([, one]) => one !== undefined && one !== null,
   )
-  const fields = fieldsSchema.safeParse({ ...Object.fromEntries(given), id: image, image })
-  return fields.success ? fields.data : `with ${firstIssue(fields.error)}`
+  const row = { ...Object.fromEntries(given), id: image, image }
+  const fields = fieldsSchema.safeParse(row)
+  return fields.success ? fields.data : `in which ${tellWrongFields(fields.error, row)}`
 }
 
 /** Folder by folder, in the order of their names; one with a listing speaks for those below it. */

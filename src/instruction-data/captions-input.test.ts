@@ -184,7 +184,7 @@ describe('readCaptionFolder', () => {
       'Cannot use picture b.jpg: found no captions beside it, expected b.txt, .caption or .json',
       'Cannot use picture c.jpg: found no captions in c.txt',
       expect.stringMatching(/^Cannot use picture d.jpg: found d.json that is no JSON \(/),
-      expect.stringMatching(/^Cannot use picture e.jpg: found e.json with boxes.0.box.2: /),
+      expect.stringMatching(/^Cannot use picture e.jpg: found e.json in which boxes.0.box.2 is 5, /),
       `Cannot use ${join(folder, 'f.txt')}: found no picture of this name beside it`,
     ])
   })

@@ -155,7 +155,7 @@ describe('readPictureRows', () => {
   test('names the line and the field of what it cannot use', async () => {
     const all = await rows({ ...row, boxes: [{ category: 'cat', box: [0, 0, 2, 1] }] }, row)
     expect(all[0]).toMatchObject({
-      problem: expect.stringMatching(/^Cannot use line 1 of .*rows.jsonl: boxes.0.box.2: /),
+      problem: expect.stringMatching(/^Cannot use line 1 of .*rows.jsonl: boxes.0.box.2 is 2, expected at most 1$/),
     })
     expect(all[1]).toHaveProperty('picture')
     const reversed = await rows({ ...row, boxes: [{ category: 'cat', box: [0.5, 0, 0.4, 1] }] })

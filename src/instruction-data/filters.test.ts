@@ -182,7 +182,9 @@ describe('mixRows', () => {
 
   test('names what it cannot take', async () => {
     await write('e.jsonl', `${JSON.stringify(rows('e', 1)[0])}\n{"id": 2}\n`)
-    await expect(mix({ e: { file: 'e.jsonl' } })).rejects.toThrow(/e.jsonl, line 2: conversations: /)
+    await expect(mix({ e: { file: 'e.jsonl' } })).rejects.toThrow(
+      /e.jsonl, line 2: conversations is missing, expected a list/,
+    )
     await expect(mix({ e: { file: 'e.jsonl', take: 5 } })).rejects.toThrow(/^Cannot take 5 rows of e: found 2 in /)
     await expect(mix({ e: { file: 'none.json' } })).rejects.toThrow('none.json: no such file')
     expect(() => mixtureSchema.parse({ sources: { e: { file: 'e', prompt: 'long' } } })).toThrow(/short-answer/)

@@ -3,6 +3,7 @@
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import type { z } from 'zod'
+import { tellWrongFields } from '../wrong-fields.ts'
 
 export type NumberedLine = { readonly line: number /* from 1 */; readonly value: unknown }
 
@@ -105,11 +106,7 @@ export function parseJson(text: string, where: string): unknown {
 export function checked<T>(schema: z.ZodType<T>, { value, where }: { value: unknown; where: string }): T {
   const result = schema.safeParse(value)
   if (result.success) return result.data
-  throw new SyntaxError(`Cannot read ${where}: ${firstIssue(result.error)}`)
-}
-
-export function firstIssue({ issues: [issue] }: z.ZodError): string {
-  return `${issue?.path.join('.') || 'as a whole'}: ${issue?.message}`
+  throw new SyntaxError(`Cannot read ${where}: ${tellWrongFields(result.error, value)}`)
 }
 
 /** Makes of a full disk one sentence; other errors stay what they are. */
@@ -123,7 +120,14 @@ export function isFull(error: unknown): boolean {
   return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes((error as NodeJS.ErrnoException | undefined)?.code ?? '')
 }
 
+const reasons: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  ENOTDIR: 'no such file',
+  EISDIR: 'it is a folder, expected a file',
+  EACCES: 'permission denied',
+}
+
+/** Why a file or folder could not be read, in one sentence. */
 export function unreadable(path: string, cause: NodeJS.ErrnoException): Error {
-  const reason = cause.code === 'ENOENT' ? 'no such file' : cause.code === 'EISDIR' ? 'it is a folder' : cause.message
-  return new Error(`Cannot read ${path}: ${reason}`, { cause })
+  return new Error(`Cannot read ${path}: ${reasons[cause.code ?? ''] ?? cause.message}`, { cause })
 }

@@ -44,9 +44,13 @@ describe('readLlavaRows', () => {
     ['no-list.json', '{}', 'found no list'],
     ['half.json', '[{', 'half.json'],
     ['half.jsonl', `${JSON.stringify(row())}\n{"id":`, 'line 2'],
-    ['no-turns.json', JSON.stringify([row(), row({ conversations: [] })]), 'row 2, conversations'],
-    ['no-text.json', JSON.stringify([row({ conversations: [{ from: 'human' }] })]), 'row 1, conversations.0.value'],
-    ['number.json', '[3]', 'row 1, as a whole'],
+    ['no-turns.json', JSON.stringify([row(), row({ conversations: [] })]), 'row 2: conversations is []'],
+    [
+      'no-text.json',
+      JSON.stringify([row({ conversations: [{ from: 'human' }] })]),
+      'row 1: conversations.0.value is missing',
+    ],
+    ['number.json', '[3]', 'row 1: it is 3, expected an object'],
   ])('%s is refused', async (name, text, reason) => {
     const path = await write(name, text)
     await expect(readLlavaRows(path)).rejects.toThrow(SyntaxError)

@@ -6,6 +6,8 @@ import { isAbsolute, join, normalize } from 'node:path'
 import { z } from 'zod'
 import { countPictures, fromLlavaConversations } from '../conversation/turns.ts'
 import { decodeImage, readImageSize } from '../image/decode.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
+import { parseJson, unreadable } from './lines.ts'
 import type { Sample, SamplePicture, SampleSource } from './sample.ts'
 
 /** A picture's file name, or those of several, in the order in which the conversation shows them. */
@@ -24,9 +26,7 @@ export type LlavaRow = z.infer<typeof rowSchema>
  * @throws SyntaxError that names the row or line that is not as the format says
  */
 export async function readLlavaRows(path: string): Promise<LlavaRow[]> {
-  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    throw new Error(`Cannot read ${path}: ${cause.code === 'ENOENT' ? 'no such file' : cause.message}`, { cause })
-  })
+  const text = await readFile(path, 'utf8').catch((cause) => Promise.reject(unreadable(path, cause)))
   const lines = path.endsWith('.jsonl')
   const values = lines
     ? text
@@ -37,10 +37,7 @@ export async function readLlavaRows(path: string): Promise<LlavaRow[]> {
   return values.map((value, index) => {
     const row = rowSchema.safeParse(value)
     if (row.success) return row.data
-    const [issue] = row.error.issues
-    throw new SyntaxError(
-      `Cannot read ${path}: row ${index + 1}, ${issue?.path.join('.') || 'as a whole'}: ${issue?.message}`,
-    )
+    throw new SyntaxError(`Cannot read ${path}, row ${index + 1}: ${tellWrongFields(row.error, value)}`)
   })
 }
 
@@ -99,13 +96,5 @@ export function pictureIn(images: string, { name, id }: { name: string; id: stri
       createHash('sha256')
         .update(await readFile(file))
         .digest('hex'),
-  }
-}
-
-function parseJson(text: string, where: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    throw new SyntaxError(`Cannot read ${where}: ${cause instanceof Error ? cause.message : cause}`, { cause })
   }
 }

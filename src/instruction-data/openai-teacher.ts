@@ -2,7 +2,7 @@
 
 import OpenAI, { APIConnectionError, APIError, APIUserAbortError } from 'openai'
 import { z } from 'zod'
-import { firstIssue } from './lines.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { limitsIn, waitUntilReset } from './rate-limits.ts'
 import type { ChatRequest } from './requests.ts'
 import { type ChatTeacher, type TeacherAnswer, TeacherFailure, type TokenUsage } from './teacher.ts'
@@ -70,7 +70,7 @@ export function readCompletion(response: unknown): TeacherAnswer {
   const completion = completionSchema.safeParse(response)
   if (!completion.success) {
     throw new TeacherFailure(
-      `found no chat completion in the answer (${typeof response === 'string' ? 'text' : firstIssue(completion.error)})`,
+      `found no chat completion in the answer (${typeof response === 'string' ? 'text' : tellWrongFields(completion.error, response)})`,
       { kind: 'again' },
     )
   }

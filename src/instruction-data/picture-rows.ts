@@ -3,8 +3,9 @@
  * x2, y2]}]}`. The names that other data sets use for these fields are understood as well.
  */
 
+import { tellWrongFields } from '../wrong-fields.ts'
 import { jsonElements, wholeFile } from './json-elements.ts'
-import { firstIssue, readJsonLines } from './lines.ts'
+import { readJsonLines } from './lines.ts'
 import { type PictureOrProblem, symbolicPictureSchema } from './symbolic-picture.ts'
 
 /** By our name: what Hugging Face's picture folders, img2dataset and others call it. */
@@ -26,7 +27,7 @@ export async function* readPictureRows(
   for await (const { line, value } of list ? jsonElements(path, [wholeFile]) : readJsonLines(path)) {
     const row = symbolicPictureSchema.safeParse(inOurNames(value, { below }))
     if (!row.success) {
-      yield { id: `line ${line}`, problem: `Cannot use line ${line} of ${path}: ${firstIssue(row.error)}` }
+      yield { id: `line ${line}`, problem: `Cannot use line ${line} of ${path}: ${tellWrongFields(row.error, value)}` }
       continue
     }
     const { id, captions } = row.data

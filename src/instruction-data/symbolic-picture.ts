@@ -12,7 +12,7 @@ const namedBoxSchema = z.object({
   category: z.string().trim().min(1),
   box: z
     .tuple([share, share, share, share])
-    .refine(([x1, y1, x2, y2]) => x1 <= x2 && y1 <= y2, 'expected [x1, y1, x2, y2] with x1 ≤ x2 and y1 ≤ y2'),
+    .refine(([x1, y1, x2, y2]) => x1 <= x2 && y1 <= y2, '[x1, y1, x2, y2] with x1 ≤ x2 and y1 ≤ y2'),
   /** A box around many things of the category, which nobody counted. */
   crowd: z.boolean().exactOptional(),
 })

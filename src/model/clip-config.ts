@@ -1,8 +1,9 @@
 /** What a CLIP or SigLIP model is made of, read from a Hugging Face `config.json` (CLIPModel, SiglipModel). */
 
 import { z } from 'zod'
+import { show } from '../wrong-fields.ts'
 import { countPatches, readVision, type VisionEncoderConfig } from './config.ts'
-import { activations, asRecord, parseSection, reading, show } from './config-schema.ts'
+import { activations, asRecord, parseSection, reading } from './config-schema.ts'
 
 export type TextEncoderConfig = {
   kind: 'clip' | 'siglip'

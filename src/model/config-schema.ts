@@ -1,6 +1,7 @@
 /** The keys of a Hugging Face `config.json` that change what a LLaVA computes, their defaults, and how a wrong one is reported. */
 
 import { z } from 'zod'
+import { show, wrongFields } from '../wrong-fields.ts'
 
 /**
  * Keys that published checkpoints omit because transformers writes only what differs from the defaults of the
@@ -159,41 +160,8 @@ export function parseSection<Schema extends z.ZodType>(
 ): z.infer<Schema> {
   const result = schema.safeParse(json)
   if (result.success) return result.data
-  const problems = result.error.issues.map((issue) => describeIssue(issue, json, section))
+  const problems = wrongFields(result.error, { value: json, section })
   const message = `${reading}: ${problems.map((problem) => problem.text).join('; ')}`
   if (problems.some((problem) => problem.kind === 'missing')) throw new Error(message)
   throw problems.some((problem) => problem.kind === 'type') ? new TypeError(message) : new RangeError(message)
-}
-
-function describeIssue(issue: z.core.$ZodIssue, json: Record<string, unknown>, section: string) {
-  const name = [section, ...issue.path.map(String)].filter((part) => part !== '').join('.')
-  let found: unknown = json
-  for (const key of issue.path) found = (found as Record<PropertyKey, unknown>)[key]
-  const text = `${name} is ${found === undefined ? 'missing' : show(found)}, expected ${expectation(issue)}`
-  return { text, kind: found === undefined ? 'missing' : issue.code === 'invalid_type' ? 'type' : 'range' }
-}
-
-function expectation(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case 'invalid_type':
-      return issue.expected === 'int' ? 'an integer' : `a ${issue.expected}`
-    case 'invalid_value':
-      return issue.values.map((value) => JSON.stringify(value)).join(' or ')
-    case 'too_small':
-      return `at least ${issue.minimum}`
-    case 'too_big':
-      return `at most ${issue.maximum}`
-    case 'invalid_union':
-      return issue.errors
-        .map((branch) => branch[0])
-        .map((inner) => (inner ? expectation(inner) : ''))
-        .join(' or ')
-    default:
-      return issue.message
-  }
-}
-
-export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'missing'
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text
 }

@@ -158,7 +158,7 @@ export function toHuggingFaceConfig(config: LlavaConfig): Record<string, unknown
       pad_token_id: language.padToken ?? null,
     },
     vision_config: {
-      model_type: vision.kind === 'clip' ? 'clip_vision_model' : 'siglip_vision_model',
+      model_type: ({ clip: 'clip_vision_model', siglip: 'siglip_vision_model' } as const)[vision.kind],
       image_size: vision.imageSide,
       patch_size: vision.patch,
       num_channels: 3,

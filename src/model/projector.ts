@@ -7,21 +7,19 @@
 
 import { expectShape, gelu, linear, type Tensor } from '../tensor/index.ts'
 import type { LlavaConfig } from './config.ts'
-import type { WeightSource } from './weights.ts'
+import { type WeightSource, within } from './weights.ts'
 
 /** Patch features [I, P, C] → visual tokens [I, P, D]. */
 export function project(config: LlavaConfig, weights: WeightSource, features: Tensor): Tensor {
   const { vision, language, projector } = config
   expectShape(features.shape, ['_', '_', vision.width], 'Projector input')
 
-  let tokens = linearLayer(0, vision.width) // [I, P, D]
-  for (let layer = 1; layer < projector.layers; layer++) tokens = linearLayer(layer, language.width)
-  return tokens
-
-  function linearLayer(layer: number, width: number): Tensor {
-    const input = layer === 0 ? features : gelu(tokens)
-    const weight = weights(`projector.layers.${layer}.weight`, [language.width, width])
-    const bias = projector.bias ? weights(`projector.layers.${layer}.bias`, [language.width]) : undefined
-    return linear(input, { weight, bias })
+  const layer = (index: number, width: number) => {
+    const own = within(weights, `projector.layers.${index}`)
+    const bias = projector.bias ? own('bias', [language.width]) : undefined
+    return { weight: own('weight', [language.width, width]), bias } // W [D, C], then [D, D]
   }
+  let tokens = linear(features, layer(0, vision.width)) // H_v = W · Z_v: [I, P, C] → [I, P, D]
+  for (let index = 1; index < projector.layers; index++) tokens = linear(gelu(tokens), layer(index, language.width))
+  return tokens
 }

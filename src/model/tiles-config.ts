@@ -1,6 +1,7 @@
 /** The families that Hugging Face's `config.json` tells apart, and what those say that look at a picture in tiles. */
 
-import { parseSection, reading, show, tilesSchema } from './config-schema.ts'
+import { show } from '../wrong-fields.ts'
+import { parseSection, reading, tilesSchema } from './config-schema.ts'
 
 /** How a picture that is looked at in several views becomes one sequence of visual tokens (see arrangement.ts). */
 export type TilesConfig = {

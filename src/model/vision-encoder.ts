@@ -18,7 +18,7 @@ import {
   type Tensor,
   transpose,
 } from '../tensor/index.ts'
-import type { LlavaConfig, VisionEncoderConfig } from './config.ts'
+import { countUsedVisionBlocks, type LlavaConfig, patchesPerSide, type VisionEncoderConfig } from './config.ts'
 import { encoderBlock, norm } from './encoder-block.ts'
 import { type WeightSource, within } from './weights.ts'
 
@@ -46,7 +46,7 @@ export function hiddenState(
   weights: WeightSource,
   { layer, ...options }: { pixels: Tensor; layer: number; checkpointing?: boolean },
 ): Tensor {
-  const count = layer < 0 ? config.depth + 1 + layer : layer
+  const count = countUsedVisionBlocks({ vision: config, featureLayer: layer })
   return hiddenStates(config, weights, { ...options, count }).at(-1) as Tensor
 }
 
@@ -77,7 +77,7 @@ function embedPatches(config: VisionEncoderConfig, weights: WeightSource, pixels
   const { imageSide: S, patch, width: C } = config
   const [I = 1] = pixels.shape
   expectShape(pixels.shape, ['_', 3, S, S], 'Vision encoder input')
-  const g = Math.floor(S / patch)
+  const g = patchesPerSide(config)
   const P = g * g
 
   // A convolution whose stride is its kernel is a linear layer over cut-out patches; it does not look at what is left over.

@@ -19,10 +19,13 @@ import { findLibrary } from './library.ts'
 const apiVersion = 23
 /** Only fatal messages reach the terminal: everything else comes back as a status. */
 const fatalOnly = 4
+/** Since 1.29 ONNX Runtime reports to its makers unless this is set, and a long command line crashes it while it prepares to. */
+const telemetrySwitch = 'ORT_DISABLE_TELEMETRY'
 
 /** Functions that return a status: index in the table, parameters. */
 const fallible = {
   CreateEnv: [3, ['int32', 'address', 'address']],
+  DisableTelemetryEvents: [6, ['address']],
   CreateSession: [7, ['address', 'address', 'address', 'address']],
   CreateSessionFromArray: [8, ['address', 'address', 'size', 'address', 'address']],
   Run: [9, ['address', 'address', 'address', 'address', 'size', 'address', 'size', 'address']],
@@ -86,7 +89,7 @@ let loaded: { api: Api; errorMessage: NativeFunction } | undefined
 let started: Runtime | undefined
 
 /**
- * ONNX Runtime, loaded on first use and kept for the life of the process.
+ * ONNX Runtime, loaded on first use and kept for the life of the process. Nothing leaves this computer: its telemetry is switched off.
  *
  * @throws Error when there is no library for this platform, or it is older than the table version used here
  */
@@ -94,9 +97,13 @@ export function onnxRuntime(): Runtime {
   if (started === undefined) {
     const { api } = load()
     const name = nativeText('llava-ts')
+    process.env[telemetrySwitch] = '1'
+    const environment = created('start ONNX Runtime', (out) => api.CreateEnv(fatalOnly, name, out))
+    // In a worker thread `process.env` is a copy that native code does not see.
+    check(api.DisableTelemetryEvents(environment), 'switch off the telemetry of ONNX Runtime')
     started = {
       api,
-      environment: created('start ONNX Runtime', (out) => api.CreateEnv(fatalOnly, name, out)),
+      environment,
       cpuMemory: created('describe CPU memory', (out) => api.CreateCpuMemoryInfo(0, 0, out)),
       allocator: created('get the default allocator', (out) => api.GetAllocatorWithDefaultOptions(out)),
     }

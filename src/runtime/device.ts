@@ -10,6 +10,9 @@ export type Device = 'cpu' | 'webgpu'
 
 export const devices = ['cpu', 'webgpu'] as const satisfies readonly Device[]
 
+/** More threads than any processor has only take memory: 100,000 take all that there is. */
+export const mostThreads = 1024
+
 /** Where a session computes, and on how many processor threads. */
 export type Compute = {
   /** `cpu` when left out. What the device has no operator for runs on the CPU; inputs and outputs are copied there and back. */

@@ -1,7 +1,7 @@
 /** Sessions: a compiled ONNX graph that runs on resident tensors, off the event loop, and can be stopped midway. */
 import { availableParallelism } from 'node:os'
 import { check, created, onnxRuntime } from './api.ts'
-import { addWebGpu, type Compute, type Device, deviceFailure, gpuAllocator, inTurn } from './device.ts'
+import { addWebGpu, type Compute, type Device, deviceFailure, gpuAllocator, inTurn, mostThreads } from './device.ts'
 import type { ElementType } from './element-type.ts'
 import { type Address, nativePath, nativeText, pointersTo } from './foreign-functions.ts'
 import { type NativeCall, runNative } from './native-run.ts'
@@ -81,7 +81,7 @@ const forgotten = new FinalizationRegistry<State>((state) => {
  * Compiles a model without blocking the event loop.
  *
  * @param model the bytes of an ONNX ModelProto, or the path of its file
- * @throws Error with ONNX Runtime's reason when the model does not load, RangeError when `threads` is not 1 or more
+ * @throws Error with ONNX Runtime's reason when the model does not load, RangeError when `threads` is not from 1 to `mostThreads`
  */
 export async function createSession(model: Uint8Array | string, options: SessionOptions = {}): Promise<Session> {
   const { api, environment } = onnxRuntime()
@@ -201,8 +201,8 @@ async function releaseState(state: State): Promise<void> {
 function nativeSettings(options: SessionOptions, action: string): Address {
   const { api } = onnxRuntime()
   const { threads = availableParallelism(), optimization = 'all', profile, device = 'cpu' } = options
-  if (!Number.isInteger(threads) || threads < 1) {
-    throw new RangeError(`Cannot ${action}: threads is ${threads}, expected a whole number from 1 up`)
+  if (!Number.isInteger(threads) || threads < 1 || threads > mostThreads) {
+    throw new RangeError(`Cannot ${action}: threads is ${threads}, expected a whole number from 1 to ${mostThreads}`)
   }
   const settings = created(action, (out) => api.CreateSessionOptions(out))
   try {

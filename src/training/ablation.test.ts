@@ -86,6 +86,6 @@ describe('selectVariants', () => {
 })
 
 test('a file that is not there, or is no YAML, is named', async () => {
-  await expect(readAblations('none.yaml')).rejects.toThrow('Cannot read ablations none.yaml: no such file')
+  await expect(readAblations('none.yaml')).rejects.toThrow('Cannot read none.yaml: no such file')
   await expect(readAblations('package.json')).rejects.toThrow(/Cannot use ablations package\.json: .*base/)
 })

@@ -4,12 +4,12 @@
  * The paper's own: which kinds of instruction data (§5.1, LLaVA-Bench COCO), feature layer, alignment left out, model size (§5.2).
  */
 
-import { readFile } from 'node:fs/promises'
-import { parse } from 'yaml'
 import { z } from 'zod'
+import { readYaml } from '../instruction-data/yaml-file.ts'
 import { skills } from '../picturebook/index.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
 
-const name = z.string().regex(/^\w[\w.-]*$/, 'expected letters, digits, dots and dashes')
+const name = z.string().regex(/^\w[\w.-]*$/, 'letters, digits, dots and dashes')
 const positive = z.number().int().positive()
 const changes = z.record(z.string(), z.unknown())
 
@@ -52,26 +52,14 @@ export type Variant = Ablations['variants'][number]
 
 /** @throws SyntaxError, TypeError or RangeError that names the file and what is wrong in it */
 export async function readAblations(path: string): Promise<Ablations> {
-  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    throw new Error(`Cannot read ablations ${path}: ${cause.code === 'ENOENT' ? 'no such file' : cause.message}`, {
-      cause,
-    })
-  })
-  let value: unknown
-  try {
-    value = parse(text)
-  } catch (cause) {
-    throw new SyntaxError(`Cannot read ablations ${path}: ${cause instanceof Error ? cause.message : cause}`, { cause })
-  }
-  return parseAblations(value, path)
+  return parseAblations(await readYaml(path), path)
 }
 
 /** Checks what has been parsed already; `source` names it in errors. */
 export function parseAblations(value: unknown, source: string): Ablations {
   const result = ablationsSchema.safeParse(value)
   if (!result.success) {
-    const problems = result.error.issues.map(({ path, message }) => `${path.join('.') || 'the file'}: ${message}`)
-    throw new TypeError(`Cannot use ablations ${source}: ${problems.join('; ')}`)
+    throw new TypeError(`Cannot use ablations ${source}: ${tellWrongFields(result.error, value)}`)
   }
   const { base, variants, evaluate } = result.data
   const refuse = (problem: string): never => {

@@ -3,11 +3,9 @@
 import { hashOf } from '../checkpoint/array-file.ts'
 import { expectedTensors } from '../checkpoint/layouts.ts'
 import { loadConfig, loadImageProcessor, type Weights } from '../checkpoint/load.ts'
-import { loadPart } from '../checkpoint/load-part.ts'
 import type { LoraAdapter } from '../checkpoint/lora.ts'
 import { findTemplate } from '../conversation/templates.ts'
 import { encodeText, type Tokenizer } from '../conversation/tokenizer.ts'
-import { findModel } from '../generation/find-model.ts'
 import { readTokenizer } from '../generation/model-folder.ts'
 import type { ImageProcessorConfig } from '../image/preprocess.ts'
 import type { SampleSource } from '../instruction-data/sample.ts'
@@ -19,18 +17,17 @@ import { type AdapterDropout, planDropout } from './adapter-dropout.ts'
 import { type Batch, disposeBatch, makeBatch } from './batch-maker.ts'
 import type { Encoding } from './batches.ts'
 import { type ContrastSettings, contrastSettings } from './contrast-settings.ts'
-import { contrastiveLoss } from './contrastive.ts'
 import { type FeatureCache, openFeatureCache } from './feature-cache.ts'
-import { initialWeight } from './initialization.ts'
-import { adaptedLayers, adaptedWeights, isAdapter, learnedAdapter, learningPart } from './lora.ts'
-import { answerLoss, gatheredAnswerLoss, type Objective, patchLabelLoss, pictureWordLoss } from './objectives.ts'
+import { objectiveOf } from './lesson-objective.ts'
+import { adaptedLayers, learnedAdapter, learningPart } from './lora.ts'
+import type { Objective } from './objectives.ts'
 import { viewsPerRow } from './packing.ts'
 import { createPictureEncoder } from './picture-encoder.ts'
 import { mostViews } from './picture-plan.ts'
 import type { Recipe } from './recipe.ts'
-import { findCheckpoint, readState } from './run-checkpoint.ts'
 import { openSource } from './sources.ts'
-import { partOf, type Stage, stages } from './stages.ts'
+import { type Stage, stages } from './stages.ts'
+import { type StartingValue, startingValues } from './start.ts'
 
 export type Lesson = {
   readonly recipe: Recipe
@@ -55,7 +52,7 @@ export type Lesson = {
   /** For batches of the recipe's length, unless told of a shorter one. */
   readonly objective: (weights: WeightSource, options?: { length?: number }) => Objective
   readonly groupOf: (name: string) => string | undefined
-  readonly startingValue: (weight: { name: string; shape: readonly number[] }) => Float32Array
+  readonly startingValue: StartingValue
   /** Pixels [3, S, S] of any number of pictures → patch features [P, C] of each, by the frozen encoder. */
   readonly encodePictures: (pictures: readonly Float32Array[]) => Promise<Float32Array[]>
   /** Features that were computed before, if the recipe keeps them. */
@@ -71,69 +68,14 @@ export type Lesson = {
 export async function openLesson(recipe: Recipe, { device, threads }: Compute = {}): Promise<Lesson> {
   const stage = stages[recipe.stage]
   const config = await loadConfig(recipe.model)
-  if (config.tiles !== undefined && stage.objective !== 'answers') {
-    throw new RangeError(
-      `Cannot train ${recipe.name}: stage ${recipe.stage} sees a picture in one view, and the model cuts pictures into tiles, expected a stage in which it answers`,
-    )
-  }
-  if (config.imageToken < 0) {
-    throw new RangeError(
-      `Cannot train ${recipe.name}: the model's vocabulary has no image token, without which it could not be saved, expected a model in Hugging Face's layout`,
-    )
-  }
+  expectTeachable(recipe, config)
   const layers = adaptedLayers(recipe, config)
   const processor = await loadImageProcessor(recipe.model)
-  const starts = await startingWeights(recipe, config)
+  const { tokenizer, ...texts } = await readTexts(recipe, config)
+  const startingValue = await startingValues(recipe, { config, contrast: texts.captions?.settings })
   const source = await openSource(recipe.data, { config, split: 'train', seed: recipe.seed })
-  const labelNames = source.labels?.names ?? []
-  const pictureTokens = stage.pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
-  const tokenizer = stage.objective === 'patch-labels' ? undefined : (await readTokenizer(recipe.model)).tokenizer
-  const encoding =
-    stage.objective === 'answers' && tokenizer !== undefined
-      ? {
-          tokenizer,
-          template: findTemplate(recipe.template),
-          imageToken: config.imageToken,
-          pictureTokens,
-          length: recipe.length,
-        }
-      : undefined
-  const captions =
-    stage.objective === 'captions' && tokenizer !== undefined
-      ? { tokenizer, settings: contrastSettings(config, recipe) }
-      : undefined
-  if (encoding !== undefined && recipe.length > config.language.context) {
-    throw new RangeError(
-      `Cannot train ${recipe.name}: found length ${recipe.length}, expected at most the ${config.language.context} tokens of the model's context`,
-    )
-  }
-  if (stage.objective !== 'answers' && stage.objective !== 'captions' && labelNames.length === 0) {
-    throw new RangeError(
-      `Cannot train ${recipe.name}: stage ${recipe.stage} needs labelled patches, which its data does not have`,
-    )
-  }
-
-  const startingValue = ({ name, shape }: { name: string; shape: readonly number[] }) => {
-    const known = starts.get(name)
-    if (known === undefined) {
-      return initialWeight(
-        { name: name.replace(/^captioner\./, ''), shape },
-        { seed: recipe.seed, depth: depthOf(name) },
-      )
-    }
-    const size = shape.reduce((product, dim) => product * dim, 1)
-    if (known.length !== size) {
-      throw new RangeError(
-        `Cannot start ${name} from ${known.length} values: expected ${size} for shape [${shape.join(', ')}]`,
-      )
-    }
-    return known.slice()
-  }
-  const depthOf = (name: string) => {
-    const { clip, captioner } = captions?.settings ?? {}
-    const towers = { visionEncoder: config.vision, textEncoder: clip?.text, captioner: captioner?.language }
-    return (towers[partOf(name) as keyof typeof towers] ?? config.language).depth
-  }
+  const labelNames = labelsOf(source, recipe)
+  const room = roomFor(recipe, { config, processor, pictureTokens: texts.pictureTokens })
   const encoder =
     stage.pictures === 'features'
       ? await createPictureEncoder(config, {
@@ -143,37 +85,13 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
           threads,
         })
       : undefined
-  const views =
-    stage.objective === 'answers' && stage.pictures !== 'words'
-      ? Math.min(recipe.views ?? Number.POSITIVE_INFINITY, mostViews(processor, { pictures: recipe.pictures ?? 1 }))
-      : 1
-  const gathers = stage.objective === 'answers' && (recipe.pack === true || config.tiles !== undefined || views > 1)
-  const viewSlots = recipe.batch * (recipe.pack ? viewsPerRow({ length: recipe.length, pictureTokens, views }) : views)
-
   const dropout = planDropout(layers, {
     config,
     rate: recipe.lora?.dropout,
-    rows: Math.max(recipe.batch * recipe.length, viewSlots * (config.visualTokens + 1)), // + 1: the class token
+    rows: Math.max(recipe.batch * recipe.length, room.viewSlots * (config.visualTokens + 1)), // + 1: the class token
   })
-  const lossOf = (weights: WeightSource, length: number): Objective => {
-    const { batch, checkpointing } = recipe
-    if (captions !== undefined) {
-      return contrastiveLoss(config, weights, { batch, settings: captions.settings, checkpointing })
-    }
-    if (stage.objective === 'picture-words') return pictureWordLoss(config, weights, { batch })
-    if (stage.objective === 'patch-labels') {
-      return patchLabelLoss(config, weights, {
-        batch,
-        labels: labelNames.length,
-        checkpointing,
-      })
-    }
-    const options = { batch, length, form: stage.pictures, pictureTokens, checkpointing }
-    return gathers
-      ? gatheredAnswerLoss(config, weights, { ...options, views: viewSlots, packed: recipe.pack === true })
-      : answerLoss(config, weights, options)
-  }
-
+  const contrast = texts.captions?.settings
+  const { pictureTokens } = texts
   let validation: Promise<readonly Batch[]> | undefined
   const lesson: Lesson = {
     recipe,
@@ -181,21 +99,22 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
     config,
     processor,
     source,
-    encoding,
-    captions,
-    pictureTokens,
-    gathers,
-    viewSlots,
+    ...texts,
+    ...room,
     wordIds:
       tokenizer && (stage.pictures === 'words' || stage.objective === 'picture-words')
         ? wordTokens(labelNames, tokenizer)
         : [],
     dropout,
-    objective: (base, { length = recipe.length } = {}) => {
-      const plain = lossOf(adaptedWeights(base, { lora: recipe.lora, layers }), length)
-      if (dropout === undefined) return plain
-      return { ...plain, learned: lossOf(adaptedWeights(base, { lora: recipe.lora, layers, dropout }), length).loss }
-    },
+    objective: objectiveOf(recipe, {
+      config,
+      layers,
+      dropout,
+      contrast,
+      pictureTokens,
+      labels: labelNames.length,
+      ...room,
+    }),
     groupOf: (name) => learningPart(name, { rates: recipe.rates, layers }),
     startingValue,
     encodePictures: async (pictures) => {
@@ -230,6 +149,72 @@ export async function openLesson(recipe: Recipe, { device, threads }: Compute = 
   return lesson
 }
 
+/** @throws RangeError when this model cannot be taught by this stage */
+function expectTeachable(recipe: Recipe, config: LlavaConfig): void {
+  const { objective } = stages[recipe.stage]
+  if (config.tiles !== undefined && objective !== 'answers') {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: stage ${recipe.stage} sees a picture in one view, and the model cuts pictures into tiles, expected a stage in which it answers`,
+    )
+  }
+  if (config.imageToken < 0) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: the model's vocabulary has no image token, without which it could not be saved, expected a model in Hugging Face's layout`,
+    )
+  }
+  if (objective === 'answers' && recipe.length > config.language.context) {
+    throw new RangeError(
+      `Cannot train ${recipe.name}: found length ${recipe.length}, expected at most the ${config.language.context} tokens of the model's context`,
+    )
+  }
+}
+
+/** How the stage's conversations or captions become tokens, where it has any. */
+async function readTexts(
+  recipe: Recipe,
+  config: LlavaConfig,
+): Promise<Pick<Lesson, 'encoding' | 'captions' | 'pictureTokens'> & { tokenizer: Tokenizer | undefined }> {
+  const { objective, pictures } = stages[recipe.stage]
+  const pictureTokens = pictures === 'words' ? (recipe.words ?? config.visualTokens) : config.visualTokens
+  const none = { encoding: undefined, captions: undefined, pictureTokens, tokenizer: undefined }
+  if (objective === 'patch-labels') return none
+  const { tokenizer } = await readTokenizer(recipe.model)
+  if (objective === 'answers') {
+    const template = findTemplate(recipe.template)
+    const { imageToken } = config
+    const encoding = { tokenizer, template, imageToken, pictureTokens, length: recipe.length }
+    return { ...none, tokenizer, encoding }
+  }
+  if (objective !== 'captions') return { ...none, tokenizer }
+  return { ...none, tokenizer, captions: { tokenizer, settings: contrastSettings(config, recipe) } }
+}
+
+/** @throws RangeError when the stage learns from labelled patches and the source has none */
+function labelsOf(source: SampleSource, recipe: Recipe): readonly string[] {
+  const { objective } = stages[recipe.stage]
+  const names = source.labels?.names ?? []
+  if (objective === 'answers' || objective === 'captions' || names.length > 0) return names
+  throw new RangeError(
+    `Cannot train ${recipe.name}: stage ${recipe.stage} needs labelled patches, which its data does not have`,
+  )
+}
+
+/** How many views a batch has room for, and whether its rows look up their embeddings. */
+function roomFor(
+  recipe: Recipe,
+  { config, processor, pictureTokens }: Pick<Lesson, 'config' | 'processor' | 'pictureTokens'>,
+): Pick<Lesson, 'gathers' | 'viewSlots'> {
+  const { objective, pictures } = stages[recipe.stage]
+  const views =
+    objective === 'answers' && pictures !== 'words'
+      ? Math.min(recipe.views ?? Number.POSITIVE_INFINITY, mostViews(processor, { pictures: recipe.pictures ?? 1 }))
+      : 1
+  return {
+    gathers: objective === 'answers' && (recipe.pack === true || config.tiles !== undefined || views > 1),
+    viewSlots: recipe.batch * (recipe.pack ? viewsPerRow({ length: recipe.length, pictureTokens, views }) : views),
+  }
+}
+
 /** The recipe's validation samples, drawn once: always the same ones, and none of them trained on. */
 async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
   const { recipe, config } = lesson
@@ -240,31 +225,6 @@ async function drawValidation(lesson: Lesson): Promise<readonly Batch[]> {
     batches.push(await makeBatch(lesson, { source, position, parts: 1 }))
   }
   return batches
-}
-
-/**
- * Weights of each part from where the recipe says: a run folder (its newest checkpoint), its `best` one, or a model, a folder or ORG/NAME that was
- * pulled, which may hold that part alone.
- */
-async function startingWeights(recipe: Recipe, config: LlavaConfig): Promise<Map<string, Float32Array>> {
-  const result = new Map<string, Float32Array>()
-  for (const [part, folder] of Object.entries(recipe.start)) {
-    const checkpoint = await findCheckpoint(folder)
-    // A model folder of other sizes elsewhere, such as another projector, still has this part.
-    const stored =
-      checkpoint === undefined
-        ? await loadPart(await findModel(folder, `start ${part} from`), { part, config, model: recipe.model })
-        : await readState(checkpoint)
-    const own = [...stored].filter(([name]) => name.startsWith(`${part}.`))
-    if (own.length === 0) throw new Error(`Cannot start ${part} from ${folder}: it holds no weights of that part`)
-    if (own.some(([name]) => isAdapter(name))) {
-      throw new Error(
-        `Cannot start ${part} from ${folder}: it holds LoRA adapters only, expected the model of that run`,
-      )
-    }
-    for (const [name, { data }] of own) result.set(name, data)
-  }
-  return result
 }
 
 function wordTokens(names: readonly string[], tokenizer: Tokenizer): number[] {

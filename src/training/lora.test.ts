@@ -311,7 +311,7 @@ describe('a recipe', () => {
     [{ ...lora, rank: 0 }, /lora\.rank/],
     [{ ...lora, alpha: -1 }, /lora\.alpha/],
     [{ ...lora, targets: [] }, /lora\.targets/],
-    [{ ...lora, targets: ['(a|b)'] }, /lora\.targets\.0: expected names with dots between/],
+    [{ ...lora, targets: ['(a|b)'] }, /lora\.targets\.0 is "\(a\|b\)", expected names with dots between/],
     [{ ...lora, dropout: 1 }, /lora\.dropout/],
   ])('says what is wrong with %o', (change, message) => {
     expect(read(change)).toThrow(TypeError)

@@ -58,7 +58,7 @@ describe('parseRecipe', () => {
   test('names all bad fields at once', () => {
     const bad = () => parseRecipe({ ...good, batch: 0, steps: -1, schedule: { warmup: 2 } }, 'r')
     expect(bad).toThrow(TypeError)
-    expect(bad).toThrow(/batch:.*steps:.*schedule\.warmup:/)
+    expect(bad).toThrow(/batch is 0, .*steps is -1, .*schedule\.warmup is 2, /)
   })
 
   test('refuses a rate for a part that the stage does not train', () => {

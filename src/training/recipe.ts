@@ -1,12 +1,12 @@
 /** Recipes: everything that a training run depends on, read from a YAML file. */
 
-import { readFile } from 'node:fs/promises'
-import { parse } from 'yaml'
 import { z } from 'zod'
 import { readLlavaRows } from '../instruction-data/llava-json.ts'
+import { readYaml } from '../instruction-data/yaml-file.ts'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { adamWDefaults } from './adamw.ts'
 import { contrastSchema } from './contrast-settings.ts'
-import { parts, stages } from './stages.ts'
+import { parts, stageNames, stages } from './stages.ts'
 
 const part = z.enum(parts)
 const positive = z.number().int().positive()
@@ -32,16 +32,8 @@ const llavaData = z.strictObject({
 })
 
 const recipeSchema = z.strictObject({
-  name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, dots and dashes'),
-  stage: z.enum([
-    'encoder',
-    'contrastive',
-    'language-model',
-    'word-alignment',
-    'feature-alignment',
-    'instruction-tuning',
-    'single-stage',
-  ]),
+  name: z.string().regex(/^[\w.-]+$/, 'letters, digits, dots and dashes'),
+  stage: z.enum(stageNames),
   /** A folder with config.json, tokenizer.json and preprocessor_config.json. */
   model: z.string(),
   /** Per part, whose weights it starts from: a run (its newest checkpoint), a run's `best`, or a model (a folder, or ORG/NAME that was pulled), of a
@@ -56,9 +48,7 @@ const recipeSchema = z.strictObject({
       alpha: z.number().positive(),
       /** The share of an adapter's input that each step leaves out. */
       dropout: z.number().min(0).lt(1).optional(),
-      targets: z
-        .array(z.string().regex(/^[\w*]+(\.[\w*]+)*$/, 'expected names with dots between, or * for any'))
-        .min(1),
+      targets: z.array(z.string().regex(/^[\w*]+(\.[\w*]+)*$/, 'names with dots between, or * for any')).min(1),
     })
     .optional(),
   /** One source, or several that are drawn from in proportion to their weights. */
@@ -140,17 +130,7 @@ export type Recipe = Omit<RecipeFile, 'steps' | 'epochs'> & { readonly steps: nu
 
 /** @throws SyntaxError or TypeError that names the file and every wrong field */
 export async function readRecipe(path: string): Promise<Recipe> {
-  const text = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    throw new Error(`Cannot read recipe ${path}: ${cause.code === 'ENOENT' ? 'no such file' : cause.message}`, {
-      cause,
-    })
-  })
-  let value: unknown
-  try {
-    value = parse(text)
-  } catch (cause) {
-    throw new SyntaxError(`Cannot read recipe ${path}: ${cause instanceof Error ? cause.message : cause}`, { cause })
-  }
+  const value = await readYaml(path)
   const file = countedFile(value)
   return parseRecipe(value, path, file === undefined ? {} : { samples: (await readLlavaRows(file)).length })
 }
@@ -168,8 +148,7 @@ function countedFile(value: unknown): string | undefined {
 export function parseRecipe(value: unknown, source: string, { samples }: { samples?: number } = {}): Recipe {
   const result = recipeSchema.safeParse(value)
   if (!result.success) {
-    const problems = result.error.issues.map(({ path, message }) => `${path.join('.') || 'the file'}: ${message}`)
-    throw new TypeError(`Cannot use recipe ${source}: ${problems.join('; ')}`)
+    throw new TypeError(`Cannot use recipe ${source}: ${tellWrongFields(result.error, value)}`)
   }
   const recipe = withSteps(result.data, { source, samples })
   const { learns } = stages[recipe.stage]

@@ -102,7 +102,7 @@ describe('reportPage', () => {
 
   test('refuses a recipe without a stage', () => {
     const { stage: _, ...rest } = recipe
-    expect(() => reportPage(rest, log)).toThrow(/^Cannot use the recipe of the run: stage: /)
+    expect(() => reportPage(rest, log)).toThrow(/^Cannot use the recipe of the run: stage is missing, /)
   })
 })
 

@@ -1,11 +1,12 @@
 /** The report of a training run: its log and recipe as one HTML page that needs nothing else, not even a network. */
 
 import { z } from 'zod'
+import { tellWrongFields } from '../wrong-fields.ts'
 import { chartFigure, chartScript, chartStyle, escapeHtml, formatNumber, type Point } from './report-chart.ts'
 import { chartsOf, halfLifeOf, smooth } from './report-curves.ts'
 import { gallerySection, galleryStyle } from './report-gallery.ts'
 import type { Pace } from './run-folder.ts'
-import { isGroup, problems, type RunLog } from './run-log.ts'
+import { isGroup, type RunLog } from './run-log.ts'
 
 /** What the page needs of a recipe; the rest goes into its table as it is. */
 const recipeSchema = z.looseObject({
@@ -30,7 +31,7 @@ export function reportPage(
   { paces = [], pictures = new Map() }: { paces?: readonly Pace[]; pictures?: ReadonlyMap<string, Uint8Array> } = {},
 ): string {
   const found = recipeSchema.safeParse(recipe)
-  if (!found.success) throw new TypeError(`Cannot use the recipe of the run: ${problems(found.error)}`)
+  if (!found.success) throw new TypeError(`Cannot use the recipe of the run: ${tellWrongFields(found.error, recipe)}`)
   const { name, stage } = found.data
   const settings = isGroup(recipe) ? recipe : found.data // in the order of the file
   const figures = chartsOf(found.data, log, { paces }).map(chartFigure).filter(Boolean)

@@ -23,7 +23,7 @@ describe('parseRunLog', () => {
     const text = `${JSON.stringify({ type: 'questions', questions })}\n${JSON.stringify({ type: 'answers', ...answers })}\n`
     expect(parseRunLog(text, 'log')).toMatchObject({ questions, answers: [answers] })
     expect(() => parseRunLog(text.replace('samples/', '../../etc/'), 'log')).toThrow(
-      'Cannot read line 1 of log: questions.0.picture: expected a file of the run',
+      'Cannot read line 1 of log: questions.0.picture is "../../etc/00.png", expected a file of the run',
     )
   })
 
@@ -49,7 +49,7 @@ describe('parseRunLog', () => {
 
   test('names the line and the field of an event with wrong values', () => {
     expect(() => parseRunLog(first + first.replace('2.5', '"low"'), 'log')).toThrow(
-      /^Cannot read line 2 of log: loss: /,
+      /^Cannot read line 2 of log: loss is "low", /,
     )
     expect(() => parseRunLog('[1]\n', 'log')).toThrow(TypeError)
   })

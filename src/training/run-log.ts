@@ -1,6 +1,7 @@
 /** The log of a training run, read back: one JSON event a line, as run.ts writes them. */
 
 import { z } from 'zod'
+import { tellWrongFields } from '../wrong-fields.ts'
 import type { AskedQuestion, GivenAnswer } from './interview.ts'
 
 /** What the log of a run tells, in the order it was told. */
@@ -46,7 +47,7 @@ const eventSchemas = {
         skill: z.string().exactOptional(),
         picture: z
           .string()
-          .regex(/^samples\/\d+\.png$/, 'expected a file of the run')
+          .regex(/^samples\/\d+\.png$/, 'a file of the run')
           .exactOptional(),
       }),
     ),
@@ -86,11 +87,6 @@ export function parseRunLog(text: string, source: string): RunLog {
   return { steps, validations, questions, answers, skipped }
 }
 
-/** What a schema found wrong, in one line. */
-export function problems({ issues }: z.ZodError): string {
-  return issues.map(({ path, message }) => `${path.join('.') || 'the whole'}: ${message}`).join('; ')
-}
-
 export function isGroup(setting: unknown): setting is Readonly<Record<string, unknown>> {
   return typeof setting === 'object' && setting !== null && !Array.isArray(setting)
 }
@@ -113,7 +109,7 @@ function parseEvent(line: string, where: string): Readonly<Record<string, unknow
 
 function checked<T>(schema: z.ZodType<T>, { event, where }: { event: unknown; where: string }): T {
   const result = schema.safeParse(event)
-  if (!result.success) throw new TypeError(`${where}: ${problems(result.error)}`)
+  if (!result.success) throw new TypeError(`${where}: ${tellWrongFields(result.error, event)}`)
   return result.data
 }
 

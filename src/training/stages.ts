@@ -2,9 +2,9 @@
  * The stages as data: which parts learn, from what, and what the picture is to the language model. Parts that are not named are frozen.
  *
  * `feature-alignment` and `instruction-tuning` are the paper's two stages (§4.2). `encoder` and `language-model` make the parts that the paper takes
- * ready-made: CLIP's encoder and Vicuna. `contrastive` makes the encoder as CLIP itself was made, from pictures and captions alone. `word-alignment` prepares feature alignment where the truth is known patch by patch: the projector learns to
- * write pictures in the words in which `language-model` read them. `single-stage` is what the two stages are compared with: everything learns from pixels at once, without an
- * alignment before.
+ * ready-made: CLIP's encoder and Vicuna. `contrastive` makes the encoder as CLIP itself was made, from pictures and captions alone. `word-alignment`
+ * prepares feature alignment where the truth is known patch by patch: the projector learns to write pictures in the words in which `language-model` read
+ * them. `single-stage` is what the two stages are compared with: everything learns from pixels at once, without an alignment before.
  */
 
 export type StageName =
@@ -54,6 +54,8 @@ export const stages: Readonly<Record<StageName, Stage>> = {
     pictures: 'pixels',
   },
 }
+
+export const stageNames = Object.keys(stages) as StageName[]
 
 /** The part that a weight belongs to: the first word of its name. */
 export function partOf(weight: string): string {
