@@ -24,7 +24,7 @@ const source = { folder, config }
 const options = { precision, cache: join(folder, 'cache') }
 await prepareCache(options.cache)
 const convertMs = await time(() => cachedWeights(source, options))
-const peak = await peakMemory()
+const peak = peakMemory()
 const openMs = await time(async () => {
   const model = await compileSupplied({ config, precision, weights: await cachedWeights(source, options) })
   await disposeModel(model)

@@ -17,7 +17,7 @@ import { type PreparedPicture, type Prompt, preparePicture } from '../src/genera
 import { type PlacedPart, placeParts, suppliedFrom } from '../src/generation/stored-weights.ts'
 import type { LlavaConfig } from '../src/model/config.ts'
 import type { Device } from '../src/runtime/device.ts'
-import { peakMemory, time } from './measure.ts'
+import { peakMemory, time, watchOwnMemory } from './measure.ts'
 import { llava7B } from './shapes.ts'
 
 export const textTokens = 64
@@ -39,10 +39,11 @@ export type InferenceRun = {
   readonly firstTurnMs: readonly number[]
   readonly secondTurnMs: readonly number[]
   readonly batchStepMs: readonly number[]
-  /** Bytes. */
+  /** Bytes; `own` is the most that was not mapped from files. */
   readonly weights: number
   readonly cache: number
   readonly peak: number
+  readonly own: number
 }
 
 const [precision = 'mixed', layers = '8', mode = 'single', rounds = '2', device = 'cpu'] = process.argv.slice(2)
@@ -66,6 +67,7 @@ export async function inferenceRun(
   try {
     const path = join(folder, 'weights.bin')
     const parts = await writeRandomWeights(path, { config, precision, device })
+    const memory = watchOwnMemory()
     const since = stopwatch()
     const weights = await suppliedFrom(path, parts)
     const model = await compileSupplied({ config, weights, precision }, { threads: 2, device })
@@ -74,9 +76,10 @@ export async function inferenceRun(
     const ready = since()
     const measured =
       mode === 'batch' ? await measureBatch(model) : await measureSingle(model, mode === 'load' ? 0 : rounds)
+    const own = memory.stop()
     await disposeModel(model)
     const bytes = parts.reduce((sum, { bytes }) => sum + bytes, 0)
-    return { open, ready, ...measured, weights: bytes, peak: await peakMemory() }
+    return { open, ready, ...measured, weights: bytes, peak: peakMemory(), own }
   } finally {
     await rm(folder, { recursive: true })
   }

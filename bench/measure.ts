@@ -1,7 +1,7 @@
 /** What every bench needs: timing, medians, and a description of the machine that it ran on. */
 
 import { execFileSync } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os'
 
 export type BenchResult = {
@@ -33,10 +33,37 @@ export function rounded(value: number, digits = 3): number {
 }
 
 /** The most bytes of memory that this process ever held. */
-export async function peakMemory(): Promise<number> {
-  const status = await readFile('/proc/self/status', 'utf8').catch(() => '')
-  const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? process.resourceUsage().maxRSS
+export function peakMemory(): number {
+  const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(statusOfProcess())?.[1] ?? process.resourceUsage().maxRSS
   return Number(kibibytes) * 1024
+}
+
+/**
+ * The most bytes of memory that belong to this process alone, looked at twenty times a second: without mapped files, which the system may take back at any
+ * time. NaN where the system does not tell.
+ */
+export function watchOwnMemory(): { stop(): number } {
+  let most = Number.NaN
+  const look = () => {
+    const kibibytes = Number(/^RssAnon:\s+(\d+) kB$/m.exec(statusOfProcess())?.[1] ?? Number.NaN)
+    most = Number.isNaN(most) ? kibibytes : Math.max(most, kibibytes)
+  }
+  const timer = setInterval(look, 50)
+  return {
+    stop() {
+      clearInterval(timer)
+      look()
+      return most * 1024
+    },
+  }
+}
+
+function statusOfProcess(): string {
+  try {
+    return readFileSync('/proc/self/status', 'utf8')
+  } catch {
+    return '' // not Linux
+  }
 }
 
 /** The machine, the software, and what else the machine was doing. */

@@ -27,7 +27,7 @@ const threads = 1 // more of them wait for one another on a machine that others 
 const [side, folder = '', ...questions] = process.argv.slice(2)
 if (process.argv[1]?.endsWith('transformers-js-run.ts')) {
   const run = await (side === 'ours' ? ours() : theirs())
-  console.log(JSON.stringify({ ...run, peak: await peakMemory() }))
+  console.log(JSON.stringify({ ...run, peak: peakMemory() }))
 }
 
 async function ours(): Promise<Omit<TransformersJsRun, 'peak'>> {

@@ -39,15 +39,20 @@ const lockSchema = z.looseObject({
       license: z.string().optional(),
       dev: z.boolean().optional(),
       devOptional: z.boolean().optional(),
+      hasInstallScript: z.boolean().optional(),
       dependencies: z.record(z.string(), z.string()).default({}),
       optionalDependencies: z.record(z.string(), z.string()).default({}),
     }),
   ),
 })
 
+const scriptsSchema = z.looseObject({ allowScripts: z.record(z.string(), z.boolean()) })
+
 /**
  * The lock file names no registry host, so that whoever installs chooses where packages come from, and it is whole: where a registry lacked
- * a package for another platform, npm leaves it out silently and `npm ci` refuses the file later.
+ * a package for another platform, npm leaves it out silently and `npm ci` refuses the file later. It knows nothing of install scripts that
+ * package.json forbids: an npm that does not read `allowScripts` runs those that the lock file knows. That of onnxruntime-node downloads
+ * CUDA libraries; those for the CPU and WebGPU are in the package.
  */
 export async function checkLock(): Promise<Findings> {
   const text = await readFile('package-lock.json', 'utf8')
@@ -60,6 +65,14 @@ export async function checkLock(): Promise<Findings> {
     if (missing.length > 0) {
       problems.push(
         `package-lock.json: ${packageName(path) || 'this package'} needs ${missing.join(', ')}, which is not there`,
+      )
+    }
+  }
+  const { allowScripts } = scriptsSchema.parse(JSON.parse(await readFile('package.json', 'utf8')))
+  for (const [path, { hasInstallScript }] of Object.entries(packages)) {
+    if (hasInstallScript && allowScripts[packageName(path)] === false) {
+      problems.push(
+        `package-lock.json: ${path} has "hasInstallScript", expected none as package.json forbids it in "allowScripts"`,
       )
     }
   }

@@ -5,9 +5,9 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { runProgram } from '../src/cli/program.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { answerOf } from '../src/instruction-data/chat-server.fixture.ts'
+import { runHere } from './run-here.ts'
 
 type Batch = { id: string; input: string; metadata: Record<string, string>; looks: number }
 let folder = ''
@@ -85,15 +85,8 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-async function generate(...words: string[]) {
-  const said = { stdout: '', stderr: '' }
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((text) => {
-      said[name] += text
-      return true
-    }),
-  )
-  const all = [
+function generate(...words: string[]) {
+  return runHere(
     'generate',
     '--captions',
     join(folder, 'rows.jsonl'),
@@ -108,12 +101,7 @@ async function generate(...words: string[]) {
     '--poll',
     '0.01',
     ...words,
-  ]
-  try {
-    return { code: await runProgram(all), ...said }
-  } finally {
-    for (const spy of spies) spy.mockRestore()
-  }
+  )
 }
 
 test('submits, waits, collects; a batch whose id was lost is found again, and only what failed is asked anew', async () => {

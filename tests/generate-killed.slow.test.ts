@@ -6,10 +6,10 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openJournal } from '../src/instruction-data/answer-journal.ts'
 import { startChatServer } from '../src/instruction-data/chat-server.fixture.ts'
+import { writeOneFile } from './one-file.ts'
 
 const script = fileURLToPath(new URL('asking-process.ts', import.meta.url))
 const [kills, count, atOnce] = [22, 700, 8]
@@ -25,9 +25,7 @@ let folder = ''
 let program = ''
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'generate-killed-'))
-  // One file starts ten times faster than the many that it is made of.
-  program = join(folder, 'asking-process.mjs')
-  buildSync({ entryPoints: [script], bundle: true, platform: 'node', format: 'esm', outfile: program })
+  program = await writeOneFile(script, join(folder, 'program'))
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
 

@@ -7,11 +7,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { JournalEvent } from '../src/instruction-data/answer-journal.ts'
 import { type ChatServer, startChatServer } from '../src/instruction-data/chat-server.fixture.ts'
 import { type RedisServer, redisProgram, startRedisServer } from '../src/instruction-data/redis-server.fixture.ts'
+import { writeOneFile } from './one-file.ts'
 
 const script = fileURLToPath(new URL('queue-process.ts', import.meta.url))
 /** Of a worker, in queue-process.ts. */
@@ -26,15 +26,7 @@ describe.skipIf(redisProgram === undefined)('killed at random moments', () => {
   let runs = 0
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'queue-killed-'))
-    program = join(folder, 'queue-process.cjs')
-    buildSync({
-      entryPoints: [script],
-      bundle: true,
-      platform: 'node',
-      format: 'cjs',
-      outfile: program,
-      logLevel: 'error',
-    })
+    program = await writeOneFile(script, join(folder, 'program'))
     // Every command is on the disk before it is answered: what the server said it has, it has after a kill.
     redis = await startRedisServer('--appendfsync', 'always')
   })

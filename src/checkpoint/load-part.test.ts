@@ -86,7 +86,7 @@ describe('a language model from a folder of its own', () => {
   test.each([
     ['LLaMA', tinyClip],
     ['Qwen2, with biases and a tied head', tinySiglip],
-  ])('%s', async (name, config) => {
+  ])('gives all its tensors: %s', async (name, config) => {
     const folder = await writeAlone(name, config)
     const weights = await loadPart(folder, { part: 'languageModel', config, model: 'm' })
     const names = [...expectedTensors(config).keys()].filter((tensor) => tensor.startsWith('languageModel.'))

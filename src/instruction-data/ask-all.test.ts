@@ -118,7 +118,7 @@ describe('askAll', () => {
     ['hangs in the middle of the answer', { do: 'hang-in-body' }],
     ['is too slow', { do: 'answer', afterMs: 5000 }],
   ])('asks again when the endpoint %s', async (_, trouble) => {
-    const { result } = await ask(once(trouble), { timeoutMs: 200, count: 3 })
+    const { result } = await ask(once(trouble), { timeoutMs: 1000, count: 3 })
     expect(result).toMatchObject({ tasks: 3, answered: 3, retries: 3 })
   })
 

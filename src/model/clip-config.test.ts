@@ -52,18 +52,43 @@ describe('parseClipConfig', () => {
     expect(text).toMatchObject({ activation: 'gelu', width: 1024, mlpWidth: 2048, readAt: 49407 })
   })
 
-  test.each([
-    [{ model_type: 'llava' }, /model_type is "llava", expected "clip" \(CLIPModel\) or "siglip" \(SiglipModel\)/],
-    [{ ...large, vision_config: { model_type: 'siglip_vision_model' } }, /expected "clip_vision_model"/],
-    [{ ...large, text_config: { num_attention_heads: 5 } }, /text width 512 is not a multiple of its 5 heads/],
-    [{ ...large, text_config: { eos_token_id: 50000 } }, /end token 50000 is outside the vocabulary of 49408/],
+  test.each<[string, unknown, RegExp]>([
     [
+      'another model',
+      { model_type: 'llava' },
+      /model_type is "llava", expected "clip" \(CLIPModel\) or "siglip" \(SiglipModel\)/,
+    ],
+    [
+      'the encoder of another kind',
+      { ...large, vision_config: { model_type: 'siglip_vision_model' } },
+      /expected "clip_vision_model"/,
+    ],
+    [
+      'a width that its heads do not divide',
+      { ...large, text_config: { num_attention_heads: 5 } },
+      /text width 512 is not a multiple of its 5 heads/,
+    ],
+    [
+      'an end token outside the vocabulary',
+      { ...large, text_config: { eos_token_id: 50000 } },
+      /end token 50000 is outside the vocabulary of 49408/,
+    ],
+    [
+      'SigLIP without its pooling head',
       { model_type: 'siglip', vision_config: { vision_use_head: false } },
       /expected a vision encoder with its pooling head/,
     ],
-    [{ model_type: 'siglip', text_config: { projection_size: 512 } }, /texts become 512 numbers and pictures 768/],
-    [{ ...large, text_config: { hidden_size: 'many' } }, /text_config.hidden_size is "many", expected a number/],
-  ])('refuses %#', (json, reason) => {
+    [
+      'texts and pictures of unequal size',
+      { model_type: 'siglip', text_config: { projection_size: 512 } },
+      /texts become 512 numbers and pictures 768/,
+    ],
+    [
+      'a word for a number',
+      { ...large, text_config: { hidden_size: 'many' } },
+      /text_config.hidden_size is "many", expected a number/,
+    ],
+  ])('refuses %s', (_, json, reason) => {
     expect(() => parseClipConfig(json)).toThrow(reason)
   })
 })

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { categories, heldOutStyle, trainingStyles } from './categories.ts'
+import { hashText } from './random.ts'
 import { countCategories, coveredBy, gapBetween, makeScene, type Scene, type SceneOptions } from './scene.ts'
 import { heldOutCount, heldOutPairs, isHeldOutPair, splits } from './splits.ts'
 
@@ -122,6 +123,17 @@ describe('splits', () => {
     for (const split of splits) {
       const found = scenes(300, { split, objects: [1, 8], overlap: 0.5 }).filter(hasHeldOutPair).length
       expect(found).toBe(split === 'held-out-pairs' ? 300 : 0)
+    }
+  })
+
+  test('hold out what the names hash to, whichever name comes first', () => {
+    for (const { name } of categories) {
+      expect(heldOutCount(name)).toBe(2 + (hashText(`several ${name}`) % 3))
+      expect(isHeldOutPair(name, name)).toBe(false)
+      for (const other of categories.filter((category) => category.name > name)) {
+        const held = hashText(`${name} and ${other.name}`) % 10 === 0
+        expect([isHeldOutPair(name, other.name), isHeldOutPair(other.name, name)]).toEqual([held, held])
+      }
     }
   })
 

@@ -3,7 +3,9 @@ import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
 import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { writeOneFile } from '../../tests/one-file.ts'
 import { lockRunFolder } from './run-lock.ts'
 
 let folder = ''
@@ -24,12 +26,15 @@ describe('lockRunFolder', () => {
   })
 
   test('refuses while another process lives, and takes over what it left when it was killed', async () => {
+    const beside = `${folder}-module`
+    onTestFinished(() => rm(beside, { recursive: true }))
+    const module = await writeOneFile(fileURLToPath(new URL('run-lock.ts', import.meta.url)), beside)
     const source = `
-      import { lockRunFolder } from '${new URL('run-lock.ts', import.meta.url).href}'
+      import { lockRunFolder } from '${pathToFileURL(module).href}'
       await lockRunFolder(process.argv[1])
       console.log('locked')
       setInterval(() => {}, 1000)`
-    const args = ['--import', 'tsx', '--input-type=module', '-e', source, folder]
+    const args = ['--input-type=module', '-e', source, folder]
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
     await once(child.stdout, 'data')
     await expect(lockRunFolder(folder)).rejects.toThrow(`process ${child.pid} trains in it`)

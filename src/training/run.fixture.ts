@@ -1,7 +1,7 @@
 /**
  * Trains in a process of its own, and kills it where a test says:
  *
- *     node --import tsx run.fixture.ts RECIPE.json FOLDER [milliseconds after the start | writing | deleting] [how many times to let pass]
+ *     node run.fixture.mjs RECIPE.json FOLDER [milliseconds after the start | writing | deleting] [how many times to let pass]
  */
 
 import { readdirSync, readFileSync } from 'node:fs'

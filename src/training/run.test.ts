@@ -1,18 +1,20 @@
 import { spawn } from 'node:child_process'
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { writeOneFile } from '../../tests/one-file.ts'
 import { type TrainingEvent, train } from './run.ts'
 import { readPaces } from './run-folder.ts'
 import { parseRunLog } from './run-log.ts'
 import { tinyRecipe, writeTinyLesson } from './tiny-lesson.fixture.ts'
 
-const program = new URL('run.fixture.ts', import.meta.url).pathname
-
 let base = ''
+let program = ''
 let unbroken: Awaited<ReturnType<typeof outcome>>
 beforeAll(async () => {
   base = await writeTinyLesson()
+  program = await writeOneFile(fileURLToPath(new URL('run.fixture.ts', import.meta.url)), join(base, 'program'))
   await train(tinyRecipe(base), { folder: join(base, 'unbroken'), threads: 1 })
   unbroken = await outcome(join(base, 'unbroken'))
 })
@@ -31,7 +33,7 @@ async function outcome(folder: string) {
 async function inProcess(folder: string, { kill = [], limit }: { kill?: string[]; limit?: number } = {}) {
   const recipe = join(base, 'recipe.json')
   await writeFile(recipe, JSON.stringify(tinyRecipe(base)))
-  const command = [process.execPath, '--import', 'tsx', program, recipe, folder, ...kill]
+  const command = [process.execPath, program, recipe, folder, ...kill]
   const limited = ['sh', '-c', `ulimit -f ${limit} && exec "$@"`, 'sh', ...command]
   const [file = '', ...args] = limit === undefined ? command : limited
   const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'] })
