@@ -266,3 +266,11 @@ function png(width: number, height: number): Buffer {
     chunk('IEND', Buffer.alloc(0)),
   ])
 }
+
+test('a command that only has commands shows them when none is named', async () => {
+  const { code, stdout, stderr } = await runHere('data')
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+  expect(stderr).toMatch(/^Usage: llava data /)
+  expect(stderr).toMatch(/\n {2}check <file> /)
+  expect(stderr).not.toContain('llava: ')
+})
