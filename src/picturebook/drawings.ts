@@ -173,35 +173,45 @@ function average(source: Sprite, { crop, width, height }: { crop: Crop; width: n
   const data = new Uint8Array(width * height * 4)
   const columns = shares(crop.x, { length: crop.width, parts: width })
   const rows = shares(crop.y, { length: crop.height, parts: height })
-  for (const [y, row] of rows.entries()) {
-    for (const [x, column] of columns.entries()) {
-      const sum = [0, 0, 0, 0] as [number, number, number, number]
-      for (const [sourceY, rowShare] of row) {
-        for (const [sourceX, columnShare] of column) {
-          const from = (sourceY * source.width + sourceX) * 4
-          const share = rowShare * columnShare
-          sum[0] += (source.data[from] as number) * share
-          sum[1] += (source.data[from + 1] as number) * share
-          sum[2] += (source.data[from + 2] as number) * share
-          sum[3] += (source.data[from + 3] as number) * share
+  let to = 0
+  for (const row of rows) {
+    for (const column of columns) {
+      // A third of the time of drawing a scene is spent here: no arrays are made for a pixel.
+      let [red, green, blue, alpha] = [0, 0, 0, 0]
+      for (let i = 0; i < row.parts.length; i++) {
+        let from = ((row.first + i) * source.width + column.first) * 4
+        for (let j = 0; j < column.parts.length; j++, from += 4) {
+          const share = (row.parts[i] as number) * (column.parts[j] as number)
+          red += (source.data[from] as number) * share
+          green += (source.data[from + 1] as number) * share
+          blue += (source.data[from + 2] as number) * share
+          alpha += (source.data[from + 3] as number) * share
         }
       }
-      data.set(sum.map(Math.round), (y * width + x) * 4)
+      data[to] = Math.round(red)
+      data[to + 1] = Math.round(green)
+      data[to + 2] = Math.round(blue)
+      data[to + 3] = Math.round(alpha)
+      to += 4
     }
   }
   return { width, height, data }
 }
 
-/** For each of `parts` equal intervals of a line: the source pixels that it covers and their shares, summing to 1. */
-function shares(start: number, { length, parts }: { length: number; parts: number }): [number, number][][] {
+/** The source pixels that an interval covers, from the first on, and how much of it each is: the parts sum to 1. */
+type Share = { readonly first: number; readonly parts: Float64Array }
+
+/** For each of `parts` equal intervals of a line. */
+function shares(start: number, { length, parts }: { length: number; parts: number }): Share[] {
   const step = length / parts
   return Array.from({ length: parts }, (_, part) => {
     const from = start + part * step
     const to = from + step
-    const covered: [number, number][] = []
-    for (let pixel = Math.floor(from); pixel < to - 1e-9; pixel++) {
-      covered.push([pixel, (Math.min(to, pixel + 1) - Math.max(from, pixel)) / step])
+    const first = Math.floor(from)
+    const covered: number[] = []
+    for (let pixel = first; pixel < to - 1e-9; pixel++) {
+      covered.push((Math.min(to, pixel + 1) - Math.max(from, pixel)) / step)
     }
-    return covered
+    return { first, parts: Float64Array.from(covered) }
   })
 }
