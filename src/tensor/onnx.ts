@@ -63,6 +63,10 @@ export type ExternalValue = { readonly location: string; readonly offset?: numbe
 /** `replaceable`: initializers that a run could replace, so that ONNX Runtime uses them as they lie and does not repack them. */
 export type ParameterPlacement = 'inputs' | 'initializers' | 'replaceable'
 
+/**
+ * Writes the graph that computes `outputs`.
+ * @throws RangeError when two inputs or parameters of one name have different shapes or types
+ */
 export function writeOnnx(
   outputs: Readonly<Record<string, Tensor>>,
   options: {
@@ -73,110 +77,21 @@ export function writeOnnx(
     files?: (name: string) => ExternalValue | undefined
   },
 ): OnnxGraph {
-  const order = sortNodes(Object.values(outputs))
-  const consumed = consumedTensors(order, Object.values(outputs))
-  const nodes: MessageInitShape<typeof NodeProtoSchema>[] = []
-  const initializers: MessageInitShape<typeof TensorProtoSchema>[] = []
-  const inputs: GraphValue[] = []
-  const parameters: GraphValue[] = []
-  // An output that is computed here bears its own name, so that a run writes it straight to where it is wanted.
-  const names = new Map<Tensor, string>()
-  for (const [name, tensor] of Object.entries(outputs)) {
-    if (tensor.origin.kind === 'node' && !names.has(tensor)) names.set(tensor, name)
-  }
-  const integerConstants = new Map<string, string>()
-  const done = new Set<Node>()
-  let counter = 0
-  const fresh = (stem: string): string => {
-    const name = `${stem}${counter++}`
-    return Object.hasOwn(outputs, name) ? fresh(stem) : name
-  }
-
-  const emitter: OnnxEmitter = {
-    operators: options.operators ?? 'cpu',
-    node(type, nodeInputs, nodeOutputs, { domain = '', attributes = {}, floats = [] } = {}) {
-      nodes.push({
-        opType: type,
-        domain,
-        name: `${nodes.length}:${type}`,
-        input: [...nodeInputs],
-        output: [...nodeOutputs],
-        attribute: Object.entries(attributes).map(([name, value]) => attribute(name, value, floats.includes(name))),
-      })
-    },
-    value: () => fresh('v'),
-    constant(dtype, shape, data) {
-      const name = fresh('c')
-      initializers.push({
-        name,
-        dataType: elementTypeCodes[dtype],
-        dims: shape.map(BigInt),
-        rawData: new Uint8Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength)),
-      })
-      return name
-    },
-    integers(values) {
-      const key = values.join(',')
-      const known = integerConstants.get(key)
-      if (known !== undefined) return known
-      const name = emitter.constant('int64', [values.length], BigInt64Array.from(values, BigInt))
-      integerConstants.set(key, name)
-      return name
-    },
-    tensor(tensor) {
-      for (const node of sortNodes([tensor])) writeNode(node)
-      return nameOf(tensor)
-    },
-  }
-
-  function nameOf(tensor: Tensor): string {
-    const known = names.get(tensor)
-    if (known !== undefined) return known
-    const name = declare(tensor)
-    names.set(tensor, name)
-    return name
-  }
-
-  function declare(tensor: Tensor): string {
-    const { origin, dtype, shape } = tensor
-    if (origin.kind === 'constant') return emitter.constant(dtype, shape as readonly number[], origin.data)
-    if (origin.kind === 'node') return fresh(origin.node.operator)
-    const list = origin.kind === 'input' ? inputs : parameters
-    const twin = list.find((value) => value.name === origin.name)
-    if (twin === undefined) list.push({ name: origin.name, dtype, shape })
-    else if (!sameShape(twin.shape, shape) || twin.dtype !== dtype) {
-      throw new RangeError(
-        `Cannot write graph: ${origin.kind} ${origin.name} is used with shapes ${formatShape(twin.shape)} and ${formatShape(shape)}`,
-      )
-    }
-    return origin.name
-  }
-
-  function writeNode(node: Node): void {
-    if (done.has(node)) return
-    done.add(node)
-    const inputNames = node.inputs.map(nameOf)
-    const outputNames = node.outputs.map((output) => (consumed.has(output) || names.has(output) ? nameOf(output) : ''))
-    // A node reached only through a composite has no recorded reader yet: all its outputs get names.
-    const written = outputNames.every((name) => name === '') ? node.outputs.map(nameOf) : outputNames
-    node.onnx(emitter, inputNames, written)
-  }
-
-  for (const node of order) writeNode(node)
+  const draft = draftOf(outputs, options.operators ?? 'cpu')
+  for (const node of sortNodes(Object.values(outputs))) writeNode(draft, node)
   const graphOutputs = Object.entries(outputs).map(([name, tensor]) => {
-    const inner = nameOf(tensor)
-    if (inner !== name) emitter.node('Identity', [inner], [name])
+    const inner = nameOf(draft, tensor)
+    if (inner !== name) emitterOf(draft).node('Identity', [inner], [name])
     return { name, dtype: tensor.dtype, shape: tensor.shape }
   })
 
+  const { nodes, initializers, inputs, parameters } = draft
   const placement = ({ name }: GraphValue) =>
     typeof options.parameters === 'function' ? options.parameters(name) : options.parameters
   const asInputs = [...inputs, ...parameters.filter((value) => placement(value) !== 'initializers')]
   const external = parameters
     .filter((value) => placement(value) !== 'inputs')
-    .map((value) => {
-      return externalInitializer(value, options.files?.(value.name))
-    })
+    .map((value) => externalInitializer(value, options.files?.(value.name)))
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: 'llava-ts',
@@ -193,6 +108,122 @@ export function writeOnnx(
     },
   })
   return { model: toBinary(ModelProtoSchema, model), inputs, parameters, outputs: graphOutputs }
+}
+
+/** A graph that is being written. */
+type Draft = {
+  readonly nodes: MessageInitShape<typeof NodeProtoSchema>[]
+  readonly initializers: MessageInitShape<typeof TensorProtoSchema>[]
+  readonly inputs: GraphValue[]
+  readonly parameters: GraphValue[]
+  readonly names: Map<Tensor, string>
+  /** What an output or another node reads: other results are not computed. */
+  readonly consumed: ReadonlySet<Tensor>
+  readonly written: Set<Node>
+  readonly integers: Map<string, string>
+  readonly fresh: (stem: string) => string
+  readonly operators: OperatorSet
+}
+
+function draftOf(outputs: Readonly<Record<string, Tensor>>, operators: OperatorSet): Draft {
+  // An output that is computed here bears its own name, so that a run writes it straight to where it is wanted.
+  const names = new Map<Tensor, string>()
+  for (const [name, tensor] of Object.entries(outputs)) {
+    if (tensor.origin.kind === 'node' && !names.has(tensor)) names.set(tensor, name)
+  }
+  const tensors = Object.values(outputs)
+  let counter = 0
+  const fresh = (stem: string): string => {
+    const name = `${stem}${counter++}`
+    return Object.hasOwn(outputs, name) ? fresh(stem) : name
+  }
+  return {
+    nodes: [],
+    initializers: [],
+    inputs: [],
+    parameters: [],
+    names,
+    consumed: new Set([...tensors, ...sortNodes(tensors).flatMap((node) => node.inputs)]),
+    written: new Set(),
+    integers: new Map(),
+    fresh,
+    operators,
+  }
+}
+
+function emitterOf(draft: Draft): OnnxEmitter {
+  const { nodes, initializers, integers, fresh, operators } = draft
+  const constant: OnnxEmitter['constant'] = (dtype, shape, data) => {
+    const name = fresh('c')
+    initializers.push({
+      name,
+      dataType: elementTypeCodes[dtype],
+      dims: shape.map(BigInt),
+      rawData: new Uint8Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength)),
+    })
+    return name
+  }
+  return {
+    operators,
+    constant,
+    value: () => fresh('v'),
+    node(type, inputs, outputs, { domain = '', attributes = {}, floats = [] } = {}) {
+      nodes.push({
+        opType: type,
+        domain,
+        name: `${nodes.length}:${type}`,
+        input: [...inputs],
+        output: [...outputs],
+        attribute: Object.entries(attributes).map(([name, value]) => attribute(name, value, floats.includes(name))),
+      })
+    },
+    integers(values) {
+      const key = values.join(',')
+      const name = integers.get(key) ?? constant('int64', [values.length], BigInt64Array.from(values, BigInt))
+      integers.set(key, name)
+      return name
+    },
+    tensor(tensor) {
+      for (const node of sortNodes([tensor])) writeNode(draft, node)
+      return nameOf(draft, tensor)
+    },
+  }
+}
+
+/** Writes a node unless it is written; those that it reads have been. */
+function writeNode(draft: Draft, node: Node): void {
+  const { written, consumed, names } = draft
+  if (written.has(node)) return
+  written.add(node)
+  const inputs = node.inputs.map((input) => nameOf(draft, input))
+  const outputs = node.outputs.map((output) => (consumed.has(output) || names.has(output) ? nameOf(draft, output) : ''))
+  // A node reached only through a composite has no recorded reader yet: all its outputs get names.
+  const isUnread = outputs.every((name) => name === '')
+  node.onnx(emitterOf(draft), inputs, isUnread ? node.outputs.map((output) => nameOf(draft, output)) : outputs)
+}
+
+function nameOf(draft: Draft, tensor: Tensor): string {
+  const known = draft.names.get(tensor)
+  if (known !== undefined) return known
+  const name = declare(draft, tensor)
+  draft.names.set(tensor, name)
+  return name
+}
+
+/** @throws RangeError when two inputs or parameters of one name have different shapes or types */
+function declare(draft: Draft, { origin, dtype, shape }: Tensor): string {
+  const { fresh, inputs, parameters } = draft
+  if (origin.kind === 'constant') return emitterOf(draft).constant(dtype, shape as readonly number[], origin.data)
+  if (origin.kind === 'node') return fresh(origin.node.operator)
+  const list = origin.kind === 'input' ? inputs : parameters
+  const twin = list.find((value) => value.name === origin.name)
+  if (twin === undefined) list.push({ name: origin.name, dtype, shape })
+  else if (!sameShape(twin.shape, shape) || twin.dtype !== dtype) {
+    throw new RangeError(
+      `Cannot write graph: ${origin.kind} ${origin.name} is used with shapes ${formatShape(twin.shape)} and ${formatShape(shape)}`,
+    )
+  }
+  return origin.name
 }
 
 /** Every node that the tensors depend on, each after its inputs. Iterative: graphs are deeper than the call stack. */
@@ -217,10 +248,6 @@ export function sortNodes(tensors: readonly Tensor[]): readonly Node[] {
     }
   }
   return order
-}
-
-function consumedTensors(order: readonly Node[], outputs: readonly Tensor[]): Set<Tensor> {
-  return new Set([...outputs, ...order.flatMap((node) => node.inputs)])
 }
 
 function attribute(name: string, value: OnnxAttribute, float: boolean): MessageInitShape<typeof AttributeProtoSchema> {
