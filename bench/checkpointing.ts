@@ -4,10 +4,7 @@
  * Each way of running has processes of its own, because a process never gives back all that it once used; they take turns.
  */
 
-import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
-import { type BenchResult, median, rounded } from './measure.ts'
+import { type BenchResult, median, rounded, runScript } from './measure.ts'
 
 type Mode = 'kept' | 'recomputed'
 type Measured = {
@@ -20,8 +17,6 @@ type Measured = {
   readonly first: number
   readonly peak: number
 }
-
-const script = fileURLToPath(new URL('./checkpointing-run.ts', import.meta.url))
 
 export async function checkpointingBench({ quick }: { quick: boolean }): Promise<BenchResult> {
   const runs: Record<Mode, Measured[]> = { kept: [], recomputed: [] }
@@ -67,8 +62,6 @@ export async function checkpointingBench({ quick }: { quick: boolean }): Promise
   }
 }
 
-async function measure(mode: Mode, steps: number): Promise<Measured> {
-  const command = [...process.execArgv, script, mode, String(steps)]
-  const { stdout } = await promisify(execFile)(process.execPath, command)
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as Measured
+function measure(mode: Mode, steps: number): Promise<Measured> {
+  return runScript('checkpointing-run.ts', [mode, String(steps)])
 }

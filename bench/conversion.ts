@@ -3,17 +3,14 @@
  * shards and 2 of 32 layers (1 with --quick): memory depends on the largest tensor, not on how many there are. Opening is measured with all 32.
  */
 
-import { execFile } from 'node:child_process'
 import { mkdtemp, open, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { expectedTensors, toForeign } from '../src/checkpoint/layouts.ts'
 import { toHuggingFaceConfig } from '../src/model/config.ts'
 import type { ConversionRun } from './conversion-run.ts'
 import type { InferenceRun } from './inference-run.ts'
-import { type BenchResult, rounded } from './measure.ts'
+import { type BenchResult, rounded, runScript } from './measure.ts'
 import { llava7B } from './shapes.ts'
 
 export async function conversionBench({ quick }: { quick: boolean }): Promise<BenchResult> {
@@ -62,12 +59,6 @@ export async function conversionBench({ quick }: { quick: boolean }): Promise<Be
   } finally {
     await rm(folder, { recursive: true })
   }
-}
-
-async function runScript<T>(script: string, words: readonly string[]): Promise<T> {
-  const path = fileURLToPath(new URL(script, import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, path, ...words])
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as T
 }
 
 /** config.json and two shards of float16 weights with an index, a piece at a time. */

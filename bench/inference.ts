@@ -3,16 +3,13 @@
  * LLAMA_CPP_BIN names a folder with its programs. Both sides take turns, each in processes of its own.
  */
 
-import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { sumsSaturate } from '../src/runtime/integer-sums.ts'
 import { disposeTensor, residentTensor } from '../src/runtime/resident-tensor.ts'
 import { createSession, disposeSession, run } from '../src/runtime/session.ts'
 import { input, sum, writeOnnx } from '../src/tensor/index.ts'
 import { fastestProbe } from './engine.ts'
 import { batchRows, type InferenceRun, textTokens } from './inference-run.ts'
-import { type BenchResult, median, rounded, time } from './measure.ts'
+import { type BenchResult, median, rounded, runScript, time } from './measure.ts'
 import { llava7B } from './shapes.ts'
 import { figuresOf, type Remarks, type Turns, tableOf, takeTurns } from './turns.ts'
 
@@ -21,7 +18,6 @@ const layers = 8
 const fewLayers = 2
 const allLayers = 32
 const precision = 'mixed'
-const script = fileURLToPath(new URL('./inference-run.ts', import.meta.url))
 
 const config = llava7B({ language: { depth: layers } })
 const context = config.visualTokens + textTokens
@@ -114,10 +110,8 @@ function openingLine(measured: string, { seconds, all, processor, aim }: Opening
   }
 }
 
-async function runOurs(mode: 'single' | 'batch' | 'load', rounds: number, depth = layers): Promise<InferenceRun> {
-  const command = [...process.execArgv, script, precision, `${depth}`, mode, `${rounds}`]
-  const { stdout } = await promisify(execFile)(process.execPath, command)
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as InferenceRun
+function runOurs(mode: 'single' | 'batch' | 'load', rounds: number, depth = layers): Promise<InferenceRun> {
+  return runScript('inference-run.ts', [precision, `${depth}`, mode, `${rounds}`])
 }
 
 async function measureLimits(): Promise<Limits> {

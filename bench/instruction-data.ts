@@ -4,15 +4,12 @@
  *     npm run bench -- instruction-data --rows 1000000
  */
 
-import { execFile } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import type { InstructionDataRun } from './instruction-data-run.ts'
 import { writeMadeUpCoco } from './made-up-coco.ts'
-import { type BenchResult, rounded } from './measure.ts'
+import { type BenchResult, rounded, runScript } from './measure.ts'
 
 const usualRows = 20_000
 const quickRows = 1000
@@ -74,14 +71,6 @@ function figuresOf({ rows, cpuMs, wallMs, peak }: InstructionDataRun) {
   return { rows, cpu_ms_per_row: rounded(cpuMs / rows), seconds: rounded(wallMs / 1000), peak_mb: rounded(peak / 1e6) }
 }
 
-async function run(folder: string, what: 'generate' | 'teacher', rows: number): Promise<InstructionDataRun> {
-  const script = fileURLToPath(new URL('instruction-data-run.ts', import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [
-    ...process.execArgv,
-    script,
-    folder,
-    what,
-    String(rows),
-  ])
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as InstructionDataRun
+function run(folder: string, what: 'generate' | 'teacher', rows: number): Promise<InstructionDataRun> {
+  return runScript('instruction-data-run.ts', [folder, what, String(rows)])
 }

@@ -1,8 +1,10 @@
 /** What every bench needs: timing, medians, and a description of the machine that it ran on. */
 
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 
 export type BenchResult = {
   /** The table, a row per measurement; every row has the same keys. */
@@ -25,6 +27,13 @@ export function median(values: readonly number[]): number {
   const middle = Math.floor(sorted.length / 2)
   const [low = Number.NaN, high = Number.NaN] = [sorted[Math.ceil(sorted.length / 2) - 1], sorted[middle]]
   return (low + high) / 2
+}
+
+/** Runs a script of this folder in a process of its own, whose memory and time are then its alone; its last line is a JSON document. */
+export async function runScript<T>(name: string, words: readonly string[]): Promise<T> {
+  const path = fileURLToPath(new URL(name, import.meta.url))
+  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, path, ...words])
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as T
 }
 
 /** Rounded to `digits` significant digits, for tables and JSON alike. */

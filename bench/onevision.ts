@@ -3,20 +3,15 @@
  * beside llama.cpp where LLAMA_CPP_BIN names a folder with its programs.
  */
 
-import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { type InferenceRun, textTokens } from './inference-run.ts'
-import { type BenchResult, median, rounded } from './measure.ts'
+import { type BenchResult, median, rounded, runScript } from './measure.ts'
 import { precision } from './onevision-run.ts'
 import { oneVision05B } from './shapes.ts'
 import { figuresOf, tableOf, takeTurns } from './turns.ts'
 
-const script = fileURLToPath(new URL('./onevision-run.ts', import.meta.url))
-
 export async function oneVisionBench({ quick }: { quick: boolean }): Promise<BenchResult> {
   const config = oneVision05B()
-  const runOurs = (mode: 'single' | 'batch') => runOnce(mode, quick ? 1 : 2)
+  const runOurs = (mode: 'single' | 'batch') => runScript<InferenceRun>('onevision-run.ts', [mode, quick ? '1' : '2'])
   const turns = await takeTurns(config, { rounds: quick ? 1 : 3, runOurs })
   const open = median(turns.runs.map(({ open }) => open.ms))
   const picture = 'a view of a picture, SigLIP so400m-384 and projector'
@@ -33,9 +28,4 @@ export async function oneVisionBench({ quick }: { quick: boolean }): Promise<Ben
     ],
     figures: { ...figuresOf(turns), open_ms: rounded(open) },
   }
-}
-
-async function runOnce(mode: 'single' | 'batch', rounds: number): Promise<InferenceRun> {
-  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, script, mode, `${rounds}`])
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as InferenceRun
 }

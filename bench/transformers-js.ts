@@ -3,18 +3,15 @@
  * brings a second ONNX Runtime for pages (140 MB), so it is no dependency: TRANSFORMERS_JS names a folder where `npm i @huggingface/transformers` was run.
  */
 
-import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { exportForTransformersJs } from '../src/generation/export-transformers-js.ts'
-import { type BenchResult, median, rounded } from './measure.ts'
+import { type BenchResult, median, rounded, runScript } from './measure.ts'
 import type { TransformersJsRun } from './transformers-js-run.ts'
 
-const script = fileURLToPath(new URL('./transformers-js-run.ts', import.meta.url))
 const picturebook = fileURLToPath(new URL('../checkpoints/picturebook', import.meta.url))
 const questions = [
   'What is in the picture?',
@@ -70,10 +67,8 @@ function whyAbsent(): string | undefined {
   return `${folder} has no node_modules/@huggingface/transformers`
 }
 
-async function runSide(side: 'ours' | 'theirs', folder: string): Promise<TransformersJsRun> {
-  const command = [...process.execArgv, script, side, folder, ...questions]
-  const { stdout } = await promisify(execFile)(process.execPath, command)
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as TransformersJsRun
+function runSide(side: 'ours' | 'theirs', folder: string): Promise<TransformersJsRun> {
+  return runScript('transformers-js-run.ts', [side, folder, ...questions])
 }
 
 function summaryOf(runs: readonly TransformersJsRun[]) {

@@ -3,20 +3,16 @@
  * product, measured in the same run through the same interface. On a software driver it takes very long and means nothing.
  */
 
-import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import type { Precision } from '../src/generation/precision.ts'
 import { disposeTensor, residentTensor } from '../src/runtime/resident-tensor.ts'
 import { createSession, disposeSession, run } from '../src/runtime/session.ts'
 import { input, matmul, scaleBy, sum, type Tensor, writeOnnx } from '../src/tensor/index.ts'
 import { type InferenceRun, textTokens } from './inference-run.ts'
-import { type BenchResult, median, rounded, time } from './measure.ts'
+import { type BenchResult, median, rounded, runScript, time } from './measure.ts'
 import { llava7B } from './shapes.ts'
 
 const layers = 32
 const precisions: readonly Precision[] = ['int4', 'int4-128', 'int8', 'f16']
-const script = fileURLToPath(new URL('./inference-run.ts', import.meta.url))
 
 export async function webGpuBench({ quick }: { quick: boolean }): Promise<BenchResult> {
   const config = llava7B({ language: { depth: layers, context: 2048 } })
@@ -69,10 +65,8 @@ function figuresOf(measured: InferenceRun) {
   }
 }
 
-async function runOurs(precision: Precision): Promise<InferenceRun> {
-  const command = [...process.execArgv, script, precision, `${layers}`, 'single', '4', 'webgpu']
-  const { stdout } = await promisify(execFile)(process.execPath, command)
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as InferenceRun
+function runOurs(precision: Precision): Promise<InferenceRun> {
+  return runScript('inference-run.ts', [precision, `${layers}`, 'single', '4', 'webgpu'])
 }
 
 /** GB/s read and written by an operator on each number of a large tensor. */
