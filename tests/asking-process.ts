@@ -2,9 +2,8 @@
 
 import { openJournal } from '../src/instruction-data/answer-journal.ts'
 import { askAll } from '../src/instruction-data/ask-all.ts'
-import { manyTasks, prompts, settings } from '../src/instruction-data/asking.fixture.ts'
+import { asking, manyTasks, paced } from '../src/instruction-data/asking.fixture.ts'
 import { openAiTeacher } from '../src/instruction-data/openai-teacher.ts'
-import { adaptiveConcurrency, createBudget } from '../src/instruction-data/pace.ts'
 
 const [path = '', baseURL = '', count = ''] = process.argv.slice(2)
 
@@ -13,14 +12,8 @@ const journal = await openJournal(path)
 const { tasks } = await askAll(manyTasks(Number(count)), {
   teacher: openAiTeacher({ model: 'm', apiKey: 'k', baseURL, timeoutMs: 10_000 }),
   journal,
-  prompts,
-  settings,
-  price: { input: 0, output: 0 },
-  concurrency: adaptiveConcurrency({ first: 8, most: 8 }),
-  budget: createBudget({ spent: 0, most: 1 }),
-  transportRetries: 3,
-  validationRetries: 0,
-  usable: () => true,
+  ...asking,
+  ...paced({ first: 8, most: 8, usd: 1 }),
   patienceMs: 10_000,
 })
 await journal.close()

@@ -7,9 +7,8 @@
 
 import { openJournal } from '../src/instruction-data/answer-journal.ts'
 import { askAll } from '../src/instruction-data/ask-all.ts'
-import { manyTasks, prompts, settings } from '../src/instruction-data/asking.fixture.ts'
+import { asking, manyTasks, paced } from '../src/instruction-data/asking.fixture.ts'
 import { openAiTeacher } from '../src/instruction-data/openai-teacher.ts'
-import { adaptiveConcurrency, createBudget } from '../src/instruction-data/pace.ts'
 import { type QueuedRun, queueFormat } from '../src/instruction-data/queue-format.ts'
 import { connectQueueServer, type QueueServer, queueAddress } from '../src/instruction-data/queue-server.ts'
 import { openQueueTeacher } from '../src/instruction-data/queue-teacher.ts'
@@ -34,15 +33,9 @@ async function produce(server: QueueServer, path: string, count: number): Promis
   await askAll(manyTasks(count), {
     teacher,
     journal,
-    prompts,
-    settings,
-    price: { input: 0, output: 0 },
-    concurrency: adaptiveConcurrency({ first: 16, most: 16 }),
-    budget: createBudget({ spent: 0, most: 1 }),
+    ...asking,
+    ...paced({ first: 16, most: 16, usd: 1 }),
     transportRetries: 20,
-    validationRetries: 0,
-    usable: () => true,
-    patienceMs: 60_000,
     firstDelayMs: 10,
   })
   await teacher.close()

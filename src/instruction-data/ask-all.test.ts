@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { openJournal } from './answer-journal.ts'
 import { type AskOptions, askAll } from './ask-all.ts'
-import { manyTasks, prompts, settings } from './asking.fixture.ts'
+import { asking, manyTasks, paced, prompts, settings } from './asking.fixture.ts'
 import { isUsable, readAndJudge } from './assemble.ts'
 import {
   answerOf,
@@ -45,15 +45,11 @@ async function ask(behave: (request: ReceivedRequest, times: number) => Behaviou
     const result = await askAll(manyTasks(count), {
       teacher,
       journal,
-      prompts,
-      settings,
+      ...asking,
+      ...paced({ first: 4, most: 8, usd: maxUsd }),
       price: { input: 10, output: 100 },
-      concurrency: adaptiveConcurrency({ first: 4, most: 8 }),
-      budget: createBudget({ spent: 0, most: maxUsd }),
-      transportRetries: 3,
       validationRetries: 1,
       usable: (task, answer) => isUsable(readAndJudge(task, { answer, validators: [] }), { strict: false }),
-      patienceMs: 60_000,
       firstDelayMs: 1,
       ...changes,
     })

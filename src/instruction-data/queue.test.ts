@@ -5,10 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { openJournal } from './answer-journal.ts'
 import { type AskOptions, askAll } from './ask-all.ts'
-import { manyTasks, prompts, settings } from './asking.fixture.ts'
+import { asking, manyTasks, paced, prompts, settings } from './asking.fixture.ts'
 import { type ChatServer, startChatServer } from './chat-server.fixture.ts'
 import { openAiTeacher } from './openai-teacher.ts'
-import { adaptiveConcurrency, createBucket, createBudget } from './pace.ts'
+import { createBucket } from './pace.ts'
 import { type QueuedRun, queueFormat, readRun, requestIn, writeRun } from './queue-format.ts'
 import { createQueuePace } from './queue-pace.ts'
 import { connectQueueServer, type QueueServer, queueAddress } from './queue-server.ts'
@@ -123,15 +123,9 @@ describe.skipIf(redisProgram === undefined)('with a server', () => {
       const result = await askAll(manyTasks(count), {
         teacher,
         journal,
-        prompts,
-        settings,
+        ...asking,
+        ...paced({ first: 4, most: 8, usd: maxUsd }),
         price: { input: 10, output: 100 },
-        concurrency: adaptiveConcurrency({ first: 4, most: 8 }),
-        budget: createBudget({ spent: 0, most: maxUsd }),
-        transportRetries: 3,
-        validationRetries: 0,
-        usable: () => true,
-        patienceMs: 60_000,
         firstDelayMs: 1,
         ...changes,
       }).finally(async () => {

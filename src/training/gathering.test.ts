@@ -7,14 +7,13 @@ import { arrange, mergedSequence } from '../model/llava.ts'
 import { project } from '../model/projector.ts'
 import type { WeightSource } from '../model/weights.ts'
 import { causalMask, concat, constant, crossEntropy, gatherRows, rows as rowsOf, type Tensor } from '../tensor/index.ts'
-import { adamWDefaults, stateNames } from './adamw.ts'
+import { stateNames } from './adamw.ts'
 import { type EncodedSample, stacked } from './batches.ts'
+import { frozenEncoderStep } from './frozen-encoder-step.fixture.ts'
 import { gatheredInputs } from './gathering.ts'
-import { initialWeight } from './initialization.ts'
 import { gatheredAnswerLoss, type Objective, positionIndex } from './objectives.ts'
 import { countLearned, packedInputs } from './packing.ts'
-import { partOf } from './stages.ts'
-import { computeGradients, createTrainingStep, disposeTrainingStep, type TrainingStep } from './training-step.ts'
+import { computeGradients, disposeTrainingStep, type TrainingStep } from './training-step.ts'
 
 const next: LlavaConfig = {
   ...tinyClip,
@@ -73,13 +72,7 @@ async function gradientsOf(
   objective: (weights: WeightSource) => Objective,
   inputs: Parameters<typeof computeGradients>[1],
 ) {
-  const step = await createTrainingStep({
-    objective,
-    groupOf: (name) => (partOf(name) === 'visionEncoder' ? undefined : partOf(name)),
-    startingValue: (weight) => initialWeight(weight, { seed: 5, depth: 2 }),
-    optimizer: adamWDefaults,
-    threads: 1,
-  })
+  const step = await frozenEncoderStep(objective)
   open.push(step)
   return { loss: await computeGradients(step, inputs), gradients: step.gradients }
 }

@@ -1,19 +1,11 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { tinyClip } from '../checkpoint/tiny-config.fixture.ts'
 import { residentTensor } from '../runtime/resident-tensor.ts'
-import { adamWDefaults } from './adamw.ts'
 import { answerInputs, type EncodedSample, stacked } from './batches.ts'
-import { initialWeight } from './initialization.ts'
+import { frozenEncoderStep } from './frozen-encoder-step.fixture.ts'
 import { answerLoss, gatheredAnswerLoss, type PictureForm } from './objectives.ts'
 import { countLearned, findRow, packedInputs, viewsPerRow } from './packing.ts'
-import { partOf } from './stages.ts'
-import {
-  computeGradients,
-  createTrainingStep,
-  disposeTrainingStep,
-  scoreOnce,
-  type TrainingStep,
-} from './training-step.ts'
+import { computeGradients, disposeTrainingStep, scoreOnce, type TrainingStep } from './training-step.ts'
 
 const config = { ...tinyClip, featureLayer: -1 }
 const { visualTokens: P, imageToken } = config
@@ -59,14 +51,8 @@ const pictureOf = (form: 'pixels' | 'features', sample: EncodedSample) => {
   return sample.pictures.length === 0 ? undefined : wave(size, 50 * samples.indexOf(sample as (typeof samples)[0]))
 }
 
-async function stepOf(objective: Parameters<typeof createTrainingStep>[0]['objective']): Promise<TrainingStep> {
-  const step = await createTrainingStep({
-    objective,
-    groupOf: (name) => (partOf(name) === 'visionEncoder' ? undefined : partOf(name)),
-    startingValue: (weight) => initialWeight(weight, { seed: 5, depth: 2 }),
-    optimizer: adamWDefaults,
-    threads: 1,
-  })
+async function stepOf(objective: Parameters<typeof frozenEncoderStep>[0]): Promise<TrainingStep> {
+  const step = await frozenEncoderStep(objective)
   open.push(step)
   return step
 }
